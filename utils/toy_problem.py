@@ -23,8 +23,7 @@ from utils.torus import displacement, wrap, wrapped_normal_log_density, wrapped_
 MOST_ATOMS = 6  # the law sums over all permutations, and 6! = 720
 
 RelativeCoordinate = Annotated[float, Field(ge=0, lt=1)]
-Row = Annotated[tuple[RelativeCoordinate, ...], Strict(False), Field(min_length=1)]  # YAML has lists, no tuples
-Rows = Annotated[tuple[Row, ...], Strict(False), Field(min_length=1, max_length=MOST_ATOMS)]
+Row = Annotated[tuple[RelativeCoordinate, ...], Strict(False)]  # not strict: YAML has lists, no tuples
 
 
 class ToyProblem(Settings):
@@ -33,13 +32,15 @@ class ToyProblem(Settings):
     In every method x is (batch, atom, dimension) and sigma is the noise width sigma(t), (batch,), without sigma_d.
     """
 
-    equilibrium_relative_coordinates: Rows
+    equilibrium_relative_coordinates: Annotated[tuple[Row, ...], Strict(False)]
     sigma_d: Positive
     permutation_symmetric: bool
 
     @field_validator("equilibrium_relative_coordinates")
     @classmethod
     def _distinct_positions_of_one_dimension(cls, rows):
+        if not 1 <= len(rows) <= MOST_ATOMS or not rows[0]:
+            raise ValueError(f"should have 1 to {MOST_ATOMS} atoms with at least one coordinate each")
         if len({len(row) for row in rows}) > 1:
             raise ValueError("every atom needs the same number of coordinates")
         if len(set(rows)) < len(rows):
@@ -61,6 +62,12 @@ class ToyProblem(Settings):
         """Return the modes of the law, (mode, atom, dimension); dtype and device follow `like`."""
         sites = torch.tensor(self.equilibrium_relative_coordinates)
         return sites[torch.tensor(self.assignments)].to(like if like is not None else sites)
+
+    def nearest_mode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the minimal image of x minus its nearest mode, shaped like x, and that mode's index, (batch,)."""
+        u = displacement(x[:, None], self.modes(x))  # (batch, mode, atom, dimension)
+        index = u.square().sum((-2, -1)).argmin(1)
+        return u[torch.arange(len(x), device=x.device), index], index
 
     def effective_sigma(self, sigma: Tensor) -> Tensor:
         """Return sqrt(sigma_d^2 + sigma^2), the width of one mode of the noised law."""

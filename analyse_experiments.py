@@ -1,0 +1,87 @@
+"""Draws samples from trained experiments and from the exact score, and writes pictures, videos and numbers of each.
+
+`python analyse_experiments.py --help` explains. Everything heavy is imported after the command line is understood.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line."""
+
+    def count(text):
+        if (number := int(text)) < 1:
+            raise argparse.ArgumentTypeError(f"should be at least 1, given {text}")
+        return number
+
+    def count_or_zero(text):
+        return 0 if text == "0" else count(text)
+
+    parser = argparse.ArgumentParser(
+        description="Samples, pictures, a video and numbers for each experiment. Without --experiments: the exact "
+        "score (analytical) and every experiment that has a checkpoint. Exit status 1: some experiment could not be "
+        "analysed, the others were."
+    )
+    parser.add_argument("--experiments", nargs="+", metavar="NAME", help="folders under training/, or analytical")
+    parser.add_argument("--run-name", default="run1", help="which run of each experiment (default: run1)")
+    parser.add_argument("--number-of-samples", type=count, default=10_000, metavar="N", help="default: 10000")
+    parser.add_argument("--time-steps", type=count, default=100, metavar="N", help="predictor steps (default: 100)")
+    parser.add_argument(
+        "--corrector-steps", type=count_or_zero, default=0, metavar="N", help="Langevin steps after each (default: 0)"
+    )
+    parser.add_argument(
+        "--start", choices=("uniform", "exact"), default="uniform", help="law of the start at t = 1 (default: uniform)"
+    )
+    parser.add_argument("--seed", type=count_or_zero, default=1234, metavar="N", help="of the samples (default: 1234)")
+    parser.add_argument("--output-dir", type=Path, default=Path(__file__).parent / "generated_artifacts", metavar="DIR")
+    parser.add_argument("--keep-frames", action="store_true", help="keep the frames of the video as PNG")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Analyse as the command line says; return the exit status."""
+    options = parse_arguments(arguments)
+    from utils.experiments import UserError
+
+    try:
+        return analyse(options)
+    except (UserError, OSError) as error:
+        if options.debug:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+
+
+def analyse(options: argparse.Namespace) -> int:
+    """Analyse every experiment asked for; return 1 where one could not be, else 0."""
+    from utils import analysis
+    from utils.experiments import ANALYTICAL, Run, UserError, find_experiments
+
+    names = list(dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()]))
+    runs = [Run(name, "run1" if name == ANALYTICAL else options.run_name) for name in names]  # refuses unknown names
+    sampling = analysis.Sampling(
+        number_of_samples=options.number_of_samples,
+        time_steps=options.time_steps,
+        corrector_steps=options.corrector_steps,
+        start=options.start,
+        seed=options.seed,
+    )
+    results, left_out = {}, []
+    for run in runs:
+        try:
+            results[run] = analysis.analyse_run(run, sampling, options.output_dir, options.keep_frames)
+        except UserError as error:
+            if options.debug:
+                raise
+            left_out.append(str(error))
+    analysis.write_summary(results, options.output_dir)
+    for line in left_out:
+        print(line, file=sys.stderr)
+    return 1 if left_out else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

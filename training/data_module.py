@@ -1,0 +1,80 @@
+"""The toy data as ready-made batches.
+
+The whole epoch is noised at once and handed over as one batch, which the Lightning module splits: making 16
+mini-batches one by one costs more than training on them.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from utils.experiments import Configuration
+from utils.randomness import keyed_generator
+from utils.torus import displacement, wrap, wrapped_normal_score
+
+
+class Noised(NamedTuple):
+    """Configurations x, (batch, atom, dimension), noised for times t, (batch,), and the score-matching target like x."""
+
+    x: Tensor
+    t: Tensor
+    target: Tensor
+
+
+class ToyData(LightningDataModule):
+    """Training and validation configurations of one seed; the same for every experiment with that seed."""
+
+    def __init__(self, configuration: Configuration):
+        super().__init__()
+        self.data, self.seed = configuration.data, configuration.seed
+        self.problem, self.schedule = configuration.toy_problem, configuration.noise_schedule
+        size = self.data.training_set_size
+        self.training_set = self.problem.sample(size, keyed_generator(self.seed, "training data"))
+
+    def training_epoch(self, epoch: int) -> Noised:
+        """Return the training data in the order and with the noise of one epoch."""
+        noise_epoch = epoch if self.data.fresh_noise else 0
+        noised = self._noise(self.training_set, "training noise", noise_epoch)
+        order = torch.randperm(len(self.training_set), generator=keyed_generator(self.seed, "order", epoch))
+        return Noised(*(tensor[order] for tensor in noised))
+
+    def validation_set(self) -> Noised:
+        """Return the validation data, with data, noise and times fixed by the seed."""
+        size = self.data.validation_set_size
+        return self._noise(self.problem.sample(size, keyed_generator(self.seed, "validation data")), "validation noise")
+
+    def train_dataloader(self) -> "OneBatchAnEpoch":
+        """Return an iterable that gives the current epoch."""
+        return OneBatchAnEpoch(lambda: self.training_epoch(self.trainer.current_epoch))
+
+    def val_dataloader(self) -> "OneBatchAnEpoch":
+        """Return an iterable that gives the same validation set each time."""
+        validation_set = self.validation_set()
+        return OneBatchAnEpoch(lambda: validation_set)
+
+    def _noise(self, x_0: Tensor, purpose: str, epoch: int = 0) -> Noised:
+        generator = keyed_generator(self.seed, purpose, epoch)
+        if self.data.number_of_times is None:
+            t = torch.rand(len(x_0), generator=generator)
+        else:
+            times = torch.linspace(0, 1, self.data.number_of_times)
+            t = times[torch.randint(len(times), (len(x_0),), generator=generator)]
+        sigma = self.schedule.sigma(t)[:, None, None]
+        x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator))
+        return Noised(x, t, sigma * wrapped_normal_score(displacement(x, x_0), sigma))
+
+
+class OneBatchAnEpoch:
+    """An iterable of length one. Lightning takes a plain list for several data loaders."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Noised]:
+        yield self.make()

@@ -1,0 +1,57 @@
+"""The Lightning trainer of a run, put together. Apart from train.py because importing Lightning takes seconds."""
+
+import logging
+import warnings
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+from training import callbacks
+from training.data_module import ToyData
+from training.lightning_module import MONITOR, ScoreMatching
+from utils.experiments import Configuration, Run
+
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the batches are ready-made tensors
+warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a resumed run's own checkpoints
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+
+def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> int:
+    """Train until the end, early stopping or a signal; return the exit status."""
+    torch.set_num_threads(1)  # two threads are slower than one on matrices this small
+    stop = callbacks.StopOnSignal()
+    trainer = Trainer(
+        max_epochs=configuration.max_epochs,
+        accelerator=configuration.accelerator,
+        devices=1,
+        logger=callbacks.RunLogger(
+            run.folder.parent, name="", version=run.name, default_hp_metric=False, purge_step=epochs_done
+        ),
+        callbacks=[*_callbacks(run, configuration), stop],
+        plugins=[callbacks.WholeFilesOnly()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+    )
+    checkpoint = run.last_checkpoint if epochs_done else None
+    trainer.fit(ScoreMatching(configuration), datamodule=ToyData(configuration), ckpt_path=checkpoint, weights_only=True)
+    if stop.received:
+        print(f"Stopped after {trainer.current_epoch} epochs; to continue: {run.command}")
+        return 128 + stop.received
+    print(f"Finished after {trainer.current_epoch} epochs: {run.folder}")
+    return 0
+
+
+def _callbacks(run: Run, configuration: Configuration) -> list:
+    chosen = [
+        callbacks.Progress(),
+        ModelCheckpoint(run.best_checkpoint.parent, filename="best", monitor=MONITOR, enable_version_counter=False),
+        callbacks.LastCheckpoint(run.last_checkpoint),
+    ]
+    if configuration.early_stopping_patience is not None:
+        chosen.append(EarlyStopping(MONITOR, patience=configuration.early_stopping_patience))
+    return chosen

@@ -1,0 +1,98 @@
+"""Trains one experiment: merge and validate the configuration, then start, continue or leave the run."""
+
+import argparse
+import shutil
+import sys
+
+from utils.experiments import Configuration, Run, UserError, configure, read_checkpoint, read_configuration
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line of run.sh."""
+    parser = argparse.ArgumentParser(
+        prog="run.sh",
+        description="Trains the experiment in whose folder run.sh stands. The configuration is ../base_config.yaml, "
+        "then specific_config.yaml, then the key=value pairs given here; it is written beside the run and here as "
+        "config.yaml. The same command again continues an interrupted run and leaves a finished one alone. "
+        "Ctrl-C ends the training cleanly, with a checkpoint.",
+        epilog="example: bash run.sh --run-name short max_epochs=50 optimizer.learning_rate=5e-4",
+    )
+    parser.add_argument("experiment", help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the YAML files")
+    parser.add_argument("--run-name", default="run1", help="folder under output/ (default: run1)")
+    parser.add_argument("--from-scratch", action="store_true", help="remove what the run has so far and start over")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train as the command line says; return the exit status."""
+    options = parse_arguments(arguments)
+    try:
+        configuration = configure(options.experiment, options.overrides)
+        return train(Run(options.experiment, options.run_name), configuration, options.from_scratch)
+    except (UserError, OSError) as error:
+        if options.debug:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+
+
+def train(run: Run, configuration: Configuration, from_scratch: bool = False) -> int:
+    """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C)."""
+    if from_scratch:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    epochs_done = 0
+    if run.last_checkpoint.exists():
+        last = read_checkpoint(run.last_checkpoint)
+        epochs_done = last["epoch"] + 1
+        reason = finished(last, read_configuration(run.configuration_file))
+        check_same_configuration(run, configuration, reason)
+        if reason := finished(last, configuration):
+            print(f"{run.experiment}, {run.name}: {reason}; nothing to do. Pictures: python analyse_experiments.py")
+            return 0
+        print(f"{run.experiment}, {run.name}: continues after {epochs_done} epochs")
+
+    from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
+
+    configuration.write(run.configuration_file)
+    configuration.write(run.folder.parent.parent / "config.yaml")
+    return fitting.fit(run, configuration, epochs_done)
+
+
+def finished(checkpoint: dict, configuration: Configuration) -> str | None:
+    """Return why a run needs no more training, or None."""
+    epochs, patience = checkpoint["epoch"] + 1, configuration.early_stopping_patience
+    stopping = next((state for name, state in checkpoint["callbacks"].items() if "EarlyStopping" in name), None)
+    if patience is not None and stopping and stopping["wait_count"] >= patience:
+        return f"stopped early after {epochs} epochs, {patience} of them without a better validation loss"
+    return f"finished its {epochs} epochs" if epochs >= configuration.max_epochs else None
+
+
+def check_same_configuration(run: Run, configuration: Configuration, reason: str | None) -> None:
+    """Raise UserError with the difference where the run was begun with another configuration.
+
+    A run that has finished may be given more epochs.
+    """
+    before, now = flat(read_configuration(run.configuration_file).as_dict()), flat(configuration.as_dict())
+    differences = {key: (before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)}
+    if differences.keys() == {"max_epochs"} and reason and configuration.max_epochs > before["max_epochs"]:
+        return
+    if differences:
+        lines = [f"  {key}: {old} in the run, {new} now" for key, (old, new) in differences.items()]
+        raise UserError(
+            f"{run.folder}: this run was begun with another configuration:\n" + "\n".join(lines) + "\n"
+            "Choose another --run-name, or --from-scratch to remove it and start over."
+        )
+
+
+def flat(block: dict, prefix: str = "") -> dict:
+    """Return nested dictionaries as one, with dotted keys."""
+    items = {}
+    for key, value in block.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,333 @@
+"""Experiments: the configuration schema, and how a run is found, loaded and built.
+
+The only file that reads YAML or checkpoints. A configuration is layered: base_config.yaml, the experiment's
+specific_config.yaml, `key=value` pairs. Checkpoints are read as tensors and plain values only, so none can run code.
+"""
+
+import difflib
+import json
+import math
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, ValidationError, model_validator
+from torch.optim import lr_scheduler
+
+from utils.files import replacing
+from utils.noise_schedule import NoiseSchedule
+from utils.score_networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork, ScoreNetwork
+from utils.settings import Count, NonNegative, Positive, Settings
+from utils.toy_problem import ToyProblem
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAINING = ROOT / "training"
+ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
+
+
+class UserError(Exception):
+    """Something the person at the terminal can mend; its text says what, where and how."""
+
+
+class Data(Settings):
+    """How many configurations there are, and how they are noised."""
+
+    training_set_size: Count
+    validation_set_size: Count
+    batch_size: Count
+    fresh_noise: bool
+    number_of_times: Annotated[int, Field(ge=2)] | None
+
+
+class Optimizer(Settings):
+    """AdamW."""
+
+    learning_rate: Positive
+    weight_decay: NonNegative
+
+
+class PlateauScheduler(Settings):
+    """Multiplies the learning rate by `factor` after `patience` epochs without a better validation loss."""
+
+    type: Literal["plateau"]
+    patience: Annotated[int, Field(ge=0)]
+    factor: Annotated[float, Field(gt=0, lt=1)]
+
+    def build(self, optimizer: torch.optim.Optimizer, max_epochs: int):
+        """Return the learning-rate scheduler of torch; it is stepped once an epoch, with the validation loss."""
+        return lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
+
+
+class CosineScheduler(Settings):
+    """Lets the learning rate fall to zero over max_epochs along half a cosine."""
+
+    type: Literal["cosine"]
+
+    def build(self, optimizer: torch.optim.Optimizer, max_epochs: int):
+        """Return the learning-rate scheduler of torch; it is stepped once an epoch."""
+        return lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / max_epochs)))
+
+
+class ConstantScheduler(Settings):
+    """Leaves the learning rate as it is."""
+
+    type: Literal["constant"]
+
+    def build(self, optimizer: torch.optim.Optimizer, max_epochs: int):
+        """Return the learning-rate scheduler of torch; it is stepped once an epoch."""
+        return lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
+
+
+class ScoreViewer(Settings):
+    """How often TensorBoard gets its pictures, in epochs."""
+
+    every_n_epochs: Count
+    field_every_n_epochs: Count
+
+
+class Configuration(Settings):
+    """All that defines a training: the schema of config.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    toy_problem: ToyProblem
+    noise_schedule: NoiseSchedule
+    data: Data
+    score_network: Architecture
+    regularizer: None
+    optimizer: Optimizer
+    scheduler: Annotated[PlateauScheduler | CosineScheduler | ConstantScheduler, Field(discriminator="type")]
+    max_epochs: Count
+    early_stopping_patience: Count | None
+    score_viewer: ScoreViewer
+    accelerator: Literal["cpu", "cuda", "mps", "auto"]
+
+    @model_validator(mode="after")
+    def _truth_is_what_the_network_can_represent(self):
+        if self.toy_problem.permutation_symmetric != self.score_network.permutation_equivariant:
+            raise ValueError("toy_problem.permutation_symmetric and score_network.permutation_equivariant must agree")
+        return self
+
+    def build_truth(self) -> AnalyticalScoreNetwork:
+        """Return the network that knows the exact score."""
+        return AnalyticalScoreNetwork(self.toy_problem, self.noise_schedule)
+
+    def build_network(self) -> MLPScoreNetwork:
+        """Return an untrained network; its initial weights depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return MLPScoreNetwork(self.score_network, self.noise_schedule, self.toy_problem.shape)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of plain values, as in config.yaml."""
+        return self.model_dump(mode="json")
+
+    def write(self, path: Path) -> None:
+        """Write config.yaml."""
+        with replacing(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
+
+
+def configure(experiment: str, overrides: Iterable[str] = ()) -> Configuration:
+    """Return the merged and validated configuration of an experiment; raises UserError with one line per fault."""
+    layers = {"training/base_config.yaml": _read_yaml(TRAINING / "base_config.yaml")}
+    if experiment != ANALYTICAL:
+        specific = _experiment_folder(experiment) / "specific_config.yaml"
+        layers[specific.relative_to(ROOT).as_posix()] = _read_yaml(specific)
+    layers["command line"] = _read_overrides(overrides)
+    return _validated(layers)
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Return the configuration in a run's config.yaml; raises UserError with one line per fault."""
+    return _validated({str(path): _read_yaml(path)})
+
+
+def _validated(layers: Mapping[str, dict]) -> Configuration:
+    merged: dict = {}
+    for layer in layers.values():
+        merged = _merge(merged, layer)
+    try:
+        merged = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+        return Configuration.model_validate(merged)
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        raise UserError(f"{_origin(layers, key.split('.'))}: {key}: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        raise UserError("\n".join(_describe(fault, merged, layers) for fault in error.errors())) from error
+
+
+def _merge(lower: dict, upper: dict) -> dict:
+    """Merge deeply; a block that is given another `type` starts anew, for its old keys belong to the old type."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = lower.get(key)
+        same_kind = isinstance(below, dict) and isinstance(value, dict) and value.get("type") in (None, below.get("type"))
+        merged[key] = _merge(below, value) if same_kind else value
+    return merged
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: {error.problem}") from error
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise UserError(f"{path}: {reason}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: should hold `key: value` pairs, given a {type(content).__name__}")
+    return content
+
+
+def _read_overrides(overrides: Iterable[str]) -> dict:
+    layer: dict = {}
+    seen = set()
+    for pair in overrides:
+        key, equals, _ = pair.partition("=")
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+            raise UserError(f"command line: {pair}: should be key=value, for example regularizer.weight=1e-3")
+        if key in seen:
+            raise UserError(f"command line: {key}: given twice")
+        seen.add(key)
+        try:
+            layer = _merge(layer, OmegaConf.to_container(OmegaConf.from_dotlist([pair]), resolve=False))
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise UserError(f"command line: {pair}: the value is not valid YAML") from error
+    return layer
+
+
+def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]) -> str:
+    """Return one line on one of pydantic's faults: origin, full key as the user wrote it, what is wrong, what was given."""
+    keys, given = _without_union_tags(fault["loc"], merged), fault["input"]
+    text = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if fault["type"] == "missing":
+        return f"{_origin(layers, keys[:-1])}: {'.'.join(keys)}: missing"
+    if fault["type"] == "extra_forbidden":
+        known = set(re.findall(r'"(\w+)": \{', json.dumps(Configuration.model_json_schema()))) - {keys[-1]}
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        text = "unknown key" + (f" (did you mean {close[0]}?)" if close else "")
+    elif fault["type"] == "union_tag_invalid":
+        keys, given, text = [*keys, "type"], given["type"], f"should be one of {fault['ctx']['expected_tags']}"
+    elif fault["type"] == "union_tag_not_found":
+        return f"{_origin(layers, keys)}: {'.'.join([*keys, 'type'])}: missing"
+    shown = json.dumps(given, default=str)
+    shown = f", given {shown if len(shown) <= 100 else shown[:97] + '...'}" if keys else ""
+    return f"{_origin(layers, keys)}: {'.'.join(keys) + ': ' if keys else ''}{text}{shown}"
+
+
+def _without_union_tags(location: tuple, merged: dict) -> list[str]:
+    """Drop the tags that pydantic adds for a discriminated union: the user never wrote them."""
+    keys, node = [], merged
+    for part in location:
+        if isinstance(node, dict) and part == node.get("type") and part not in node:
+            continue
+        keys.append(str(part))
+        inside = isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int)
+        node = node[part] if inside else None
+    return keys
+
+
+def _origin(layers: Mapping[str, dict], keys: list[str]) -> str:
+    """Return the name of the uppermost of the layers that hold the longest part of the key."""
+
+    def depth(layer):
+        for number, key in enumerate(keys):
+            if not isinstance(layer, dict) or key not in layer:
+                return number
+            layer = layer[key]
+        return len(keys)
+
+    depths = {name: depth(layer) for name, layer in layers.items()}
+    return max(reversed(depths), key=depths.get) if any(depths.values()) else next(iter(layers))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of an experiment and where its files are; `analytical` has a single run and no files."""
+
+    experiment: str
+    name: str = "run1"
+
+    def __post_init__(self):
+        if self.experiment != ANALYTICAL:
+            _experiment_folder(self.experiment)
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise UserError(f"run name {self.name!r}: should be letters, digits, dots, dashes and underscores")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of everything that the run writes."""
+        return TRAINING / self.experiment / "output" / self.name
+
+    @property
+    def configuration_file(self) -> Path:
+        """The merged configuration that the run was started with."""
+        return self.folder / "config.yaml"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The weights with the lowest validation score-matching loss."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The state from which the training goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def command(self) -> str:
+        """The command that starts or continues this run."""
+        option = "" if self.name == "run1" else f" --run-name {self.name}"
+        return f"bash {TRAINING.relative_to(ROOT)}/{self.experiment}/run.sh{option}"
+
+
+def find_experiments() -> list[str]:
+    """Return the names of the experiments under training/, the baseline first."""
+    names = {path.parent.name for path in TRAINING.glob("*/specific_config.yaml")}
+    return sorted(names, key=lambda name: (name != "no_regularizer", name))
+
+
+def _experiment_folder(experiment: str) -> Path:
+    if experiment not in find_experiments():
+        close = difflib.get_close_matches(experiment, find_experiments(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(find_experiments())}"
+        raise UserError(f"no experiment is called {experiment!r}; {hint}")
+    return TRAINING / experiment
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content on the CPU; raises UserError where it is missing, damaged or not plain tensors."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def load_run(run: Run) -> tuple[Configuration, ScoreNetwork]:
+    """Return the configuration of a run and the network of its best checkpoint; raises UserError where there is none."""
+    if run.experiment == ANALYTICAL:
+        configuration = configure(ANALYTICAL)
+        return configuration, configuration.build_truth().eval()
+    if not run.best_checkpoint.exists():
+        raise UserError(f"{run.experiment}, {run.name}: not trained yet; train it with: {run.command}")
+    configuration = read_configuration(run.configuration_file)
+    network = configuration.build_network()
+    state = read_checkpoint(run.best_checkpoint)["state_dict"]
+    network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+    return configuration, network.eval()
+
+
+def load_score_network(experiment_name: str, run_name: str = "run1") -> ScoreNetwork:
+    """Return the network of a run's best checkpoint in evaluation mode, on the CPU, in float32.
+
+    "analytical" is the exact score of base_config.yaml and needs no run. Raises UserError where there is no run.
+    """
+    return load_run(Run(experiment_name, run_name))[1]

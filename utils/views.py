@@ -1,0 +1,70 @@
+"""Where a score is looked at: the line through both modes, and the plane of the first two components.
+
+With two atoms in one dimension the plane is the whole configuration space; with more, the other components stay at the
+equilibrium relative coordinates.
+"""
+
+import torch
+from torch import Tensor
+
+from utils.score_networks import ScoreNetwork
+from utils.torus import wrap
+from utils.toy_problem import ToyProblem
+
+IN_DISTRIBUTION = 3.0  # a configuration within this many sigma_eff of its nearest mode counts as in distribution
+
+
+def line_through_modes(problem: ToyProblem, number_of_points: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions (point,), configurations (point, atom, dimension) and the line's unit direction (atom, dimension).
+
+    The line leads from the first mode through the one in which the first two atoms have changed places. A position is
+    the unwrapped value of the component of atom 1 that changes most along it.
+    """
+    mode = problem.modes()[0]
+    direction = torch.zeros_like(mode)
+    if len(mode) > 1:
+        direction[0], direction[1] = mode[1] - mode[0], mode[0] - mode[1]
+        steps = torch.linspace(-0.5, 1.5, number_of_points)
+    else:
+        direction[0, 0] = 1.0
+        steps = torch.linspace(-0.5, 0.5, number_of_points)
+    line = mode + steps[:, None, None] * direction
+    return line[:, 0, direction[0].abs().argmax()], wrap(line), direction / direction.norm()
+
+
+def plane(problem: ToyProblem, coordinates: Tensor) -> Tensor:
+    """Return the configurations (point^2, atom, dimension) with the first two components on a grid of coordinates.
+
+    Point i * len(coordinates) + j has the first component coordinates[i] and the second coordinates[j].
+    """
+    first, second = torch.meshgrid(coordinates, coordinates, indexing="ij")
+    x = problem.modes()[0].flatten().repeat(len(coordinates) ** 2, 1)
+    x[:, 0], x[:, 1] = first.flatten(), second.flatten()
+    return x.unflatten(1, problem.shape)
+
+
+@torch.no_grad()
+def along_line(network: ScoreNetwork, x: Tensor, direction: Tensor, times: Tensor) -> Tensor:
+    """Return the normalised score projected on the direction at every time, (time, point)."""
+    return torch.stack([(network(x, t.expand(len(x))) * direction).sum((-2, -1)) for t in times])
+
+
+@torch.no_grad()
+def gaussian_along_line(problem: ToyProblem, x: Tensor, direction: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the normalised score -sigma u / sigma_eff^2 of a single Gaussian about the nearest mode, projected on the
+    direction, and which points are in distribution, both (sigma, point)."""
+    u, _ = problem.nearest_mode(x)
+    width = problem.effective_sigma(sigma)[:, None]
+    approximation = -(sigma[:, None] / width**2) * (u * direction).sum((-2, -1))
+    return approximation, u.square().sum((-2, -1)).sqrt() < IN_DISTRIBUTION * width
+
+
+@torch.no_grad()
+def arrows(network: ScoreNetwork, problem: ToyProblem, x: Tensor, t: Tensor) -> Tensor:
+    """Return the first two components of sigma_eff^2 score at one time t, (point, 2), in relative coordinates.
+
+    For a single Gaussian this is the step to its mode, whatever t: so arrows can be compared between times.
+    """
+    sigma = network.schedule.sigma(t)
+    scale = problem.effective_sigma(sigma) ** 2 / sigma
+    return scale * network(x, t.expand(len(x))).flatten(1)[:, :2]

@@ -5,6 +5,8 @@ score and K the wrapped normal law of width sigma(t). Its floor is not zero, sin
 score itself has a loss, and what a network has above it is the excess.
 """
 
+from typing import Any
+
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
@@ -34,6 +36,7 @@ class ScoreMatching(LightningModule):
         self.network = configuration.build_network()
         self.truth = configuration.build_truth()
         self.exact_on_validation_set: Tensor | None = None
+        self.epochs_done = 0
         self.scalars: dict[str, Tensor] = {}  # what TensorBoard gets at the end of the epoch
 
     def configure_optimizers(self):
@@ -58,6 +61,7 @@ class ScoreMatching(LightningModule):
             loss.backward()
             optimizer.step()
             losses.append(loss.detach() * len(x))
+        self.epochs_done = self.current_epoch + 1
         self.scalars["score_matching_loss/training"] = torch.stack(losses).sum() / len(epoch_data.x)
 
     def validation_step(self, data: Noised, _: int) -> None:
@@ -84,3 +88,7 @@ class ScoreMatching(LightningModule):
             scheduler.step(self.scalars[MONITOR])
         else:
             scheduler.step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""
+        checkpoint["epochs_done"] = self.epochs_done

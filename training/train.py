@@ -45,7 +45,7 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False) ->
     epochs_done = 0
     if run.last_checkpoint.exists():
         last = read_checkpoint(run.last_checkpoint)
-        epochs_done = last["epoch"] + 1
+        epochs_done = last["epochs_done"]
         reason = finished(last, read_configuration(run.configuration_file))
         check_same_configuration(run, configuration, reason)
         if reason := finished(last, configuration):
@@ -62,7 +62,7 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False) ->
 
 def finished(checkpoint: dict, configuration: Configuration) -> str | None:
     """Return why a run needs no more training, or None."""
-    epochs, patience = checkpoint["epoch"] + 1, configuration.early_stopping_patience
+    epochs, patience = checkpoint["epochs_done"], configuration.early_stopping_patience
     stopping = next((state for name, state in checkpoint["callbacks"].items() if "EarlyStopping" in name), None)
     if patience is not None and stopping and stopping["wait_count"] >= patience:
         return f"stopped early after {epochs} epochs, {patience} of them without a better validation loss"

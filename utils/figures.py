@@ -4,14 +4,13 @@ Lines show the normalised score sigma(t) s(x, t). In the plane an arrow is a dis
 
     sigma_eff(t)^2 s(x, t),    sigma_eff^2 = sigma_d^2 + sigma(t)^2,
 
-which for a single Gaussian leads from x exactly to the mode, so one linear scale serves every panel and every time.
+which for a single Gaussian leads from x exactly to the mode, so one linear scale serves every pane and every time.
 Densities are shown as the smallest regions that hold 39.3, 86.5 and 98.9 % of the probability: the discs of 1, 2 and 3
 widths about each mode, as long as these do not touch. A grid is n equally spaced points of [0,1), and the first index
-of a density on it, (n, n), is the coordinate on the horizontal axis.
+of a density on it, (n, n), is the horizontal coordinate. Points, modes and lengths are in relative coordinates.
 """
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,17 +19,15 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Circle, Patch
 from numpy import ndarray as Array
 from PIL import Image
 from scipy.stats import chi
 
-ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
-GREY = "#444444"
-STYLE = {"figure.dpi": 150, "font.size": 10, "axes.titlesize": "medium", "legend.frameon": False, "grid.color": "0.9"}
-styled = matplotlib.rc_context(STYLE)  # ticks are made while drawing, so drawing needs the style as well
+from utils.files import replacing
 
+styled = matplotlib.rc_context({"figure.dpi": 150, "axes.titlesize": "medium", "legend.frameon": False})
+ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 ATOMS = ("relative coordinate of atom 1", "relative coordinate of atom 2")
 MASSES = (0.989, 0.865, 0.393)  # the share of a plane Gaussian within 3, 2 and 1 widths
@@ -38,7 +35,6 @@ SHADES = ("#E3F1FA", "#BCDFF4", "#8CC8EC")
 ARROW_SHRINKAGE = 8  # a displacement is at most about 0.5, and arrows start about 0.05 apart
 ERROR_COLOURS = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.1, 0.75, 256)))  # none vanishes on white
 ERROR_NORM = LogNorm(1e-3, 1e-1)  # from a tenth of the base case's sigma_d to a fifth of the distance of its sites
-MODE = {"color": VERMILLION, "marker": "+", "linestyle": "none", "label": "mode"}
 
 
 def _figure(width, height, **options):
@@ -47,7 +43,7 @@ def _figure(width, height, **options):
     return figure
 
 
-@styled
+@styled  # ticks are made while drawing, so drawing needs the style as well
 def png(picture: Figure | Array, compress_level: int = 6) -> bytes:
     """Return the PNG file of a figure, or of pixels (height, width, 3 or 4)."""
     if isinstance(picture, Figure):
@@ -59,10 +55,9 @@ def png(picture: Figure | Array, compress_level: int = 6) -> bytes:
 
 
 def save(picture: Figure | Array, path: Path) -> None:
-    """Write a figure, or pixels (height, width, 3 or 4), as PNG: beside its final name first, then renamed."""
-    unfinished = Path(f"{path}.unfinished")
-    unfinished.write_bytes(png(picture))
-    os.replace(unfinished, path)
+    """Write a figure, or pixels (height, width, 3 or 4), as a PNG file."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(png(picture))
 
 
 def _torus(axes, labels=ATOMS):
@@ -71,8 +66,8 @@ def _torus(axes, labels=ATOMS):
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=labels[0], ylabel=labels[1])
 
 
-def _density(draw, grid, log_density, **options):
-    """Draw (contour or contourf) the regions that hold MASSES, across the seam of the torus."""
+def _regions(draw, grid, log_density, **options):
+    """Draw, by contour or contourf, the regions that hold MASSES, across the seam of the torus."""
     ordered = np.sort(log_density, axis=None)[::-1]
     mass = np.cumsum(np.exp(ordered - ordered[0]))
     levels = [*np.interp(MASSES, mass / mass[-1], ordered), ordered[0] + 1]
@@ -84,43 +79,29 @@ def _density(draw, grid, log_density, **options):
 def samples_figure(
     samples: Array, modes: Array, is_stray: Array, sigma_0: float, title: str, labels: Sequence[str] = ATOMS
 ) -> Figure:
-    """Return the samples, (n, 2), on the torus, and closely about the first two modes, (m, 2).
-
-    is_stray, (n,), is boolean. Samples, modes and the stationary width sigma_0 are in relative coordinates.
-    """
+    """Return the samples, (n, 2), on the torus, and closely about the first two modes, (m, 2); is_stray is (n,)."""
     figure = _figure(9.6, 6.9, layout="constrained")
-    zooms = [f"zoom {i}" for i in range(min(len(modes), 2))]
-    panes = figure.subplot_mosaic([["torus", name] for name in zooms], width_ratios=(2, 1))
+    panes = figure.subplot_mosaic([["torus", i] for i in range(min(len(modes), 2))], width_ratios=(2, 1))
+    torus = panes.pop("torus")
     figure.suptitle(title)
-    _torus(panes["torus"], labels)
-    strays = int(np.sum(is_stray))
-    dots = {"s": 5, "color": BLUE, "alpha": 0.3, "linewidth": 0, "rasterized": True}
-    crosses = {"s": np.clip(6000 / max(strays, 1), 6, 30), "color": VERMILLION, "marker": "x", "linewidth": 0.9}
-    panes["torus"].scatter(*samples[~is_stray].T, **dots)
-    panes["torus"].scatter(*samples[is_stray].T, **crosses, rasterized=True)
-    panes["torus"].plot(*modes.T, "o", color="black", fillstyle="none", markersize=22, markeredgewidth=0.8)
-    for name, mode in zip(zooms, modes, strict=False):
-        _zoom(panes[name], ((samples - mode + 0.5) % 1 - 0.5) / sigma_0, mode, dots)
-    names = [f"{len(samples) - strays:,} samples", f"{strays:,} stray ({strays / len(samples):.2%})", "mode"]
-    keys = [
-        Line2D([], [], marker="o", color=BLUE, linestyle="none", markersize=4),
-        Line2D([], [], marker="x", color=VERMILLION, linestyle="none", markersize=5),
-        Line2D([], [], marker="o", color="black", fillstyle="none", linestyle="none", markersize=11, markeredgewidth=0.8),
-    ]
-    figure.legend(keys, names, loc="outside lower center", ncols=3)
+    _torus(torus, labels)
+    strays, dots = int(np.sum(is_stray)), {"marker": "o", "ls": "none", "mew": 0, "color": BLUE, "rasterized": True}
+    crosses = {"marker": "x", "ls": "none", "ms": 6 if strays < 300 else 3.5, "color": VERMILLION, "rasterized": True}
+    torus.plot(*samples[~is_stray].T, label=f"{len(samples) - strays:,} samples near a mode", ms=2.5, alpha=0.6, **dots)
+    torus.plot(*samples[is_stray].T, label=f"{strays:,} stray ({strays / len(samples):.2%})", **crosses)
+    for mode in modes:
+        torus.add_patch(Circle(mode, 5 * sigma_0, fill=False, linewidth=0.8))
+    torus.plot([], [], "o", ms=9, mew=0.8, color="black", mfc="none", label="5 $\\sigma_0$ about a mode")
+    figure.legend(loc="outside lower center", ncols=3)
+    for i, axes in panes.items():
+        u = ((samples - modes[i] + 0.5) % 1 - 0.5) / sigma_0
+        axes.plot(*u.T, ms=2.5, alpha=0.3, **dots)
+        for radius in (1, 2, 3):
+            axes.add_patch(Circle((0, 0), radius, fill=False, zorder=3))
+        axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), xticks=range(-4, 5, 2), yticks=range(-4, 5, 2), aspect="equal")
+        axes.set(title="1, 2, 3 $\\sigma_0$ about ({:g}, {:g})".format(*modes[i]))
+        axes.set(xlabel="displacement / $\\sigma_0$", ylabel="displacement / $\\sigma_0$")
     return figure
-
-
-def _zoom(axes, u, mode, dots):
-    """Show the displacements u, (n, 2), from a mode in units of sigma_0, with circles at 1, 2 and 3."""
-    axes.scatter(*u[np.abs(u).max(1) < 4.5].T, **dots)
-    angle = np.linspace(0, 2 * np.pi, 181)
-    for radius in (1, 2, 3):
-        axes.plot(radius * np.cos(angle), radius * np.sin(angle), color="black", linewidth=0.9)
-    ticks = range(-4, 5, 2)
-    axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), xticks=ticks, yticks=ticks, aspect="equal")
-    axes.set(title=f"about ({mode[0]:g}, {mode[1]:g}); circles: 1, 2, 3 $\\sigma_0$")
-    axes.set(xlabel="displacement / $\\sigma_0$", ylabel="displacement / $\\sigma_0$")
 
 
 @styled
@@ -136,7 +117,7 @@ def radial_distribution_figure(
     limit = max(5, round(dimension**0.5 + 4))  # the chi law is centred at sqrt(dimension), 0.7 wide at most
     counts, edges = np.histogram(radii / sigma_0, bins=10 * limit, range=(0, limit))
     beyond, r = len(radii) - counts.sum(), np.linspace(0, limit, 501)
-    name = f"{len(radii):,} samples; {beyond:,} of them ({beyond / len(radii):.2%}) lie beyond {limit} $\\sigma_0$"
+    name = f"{len(radii):,} samples; beyond {limit} $\\sigma_0$: {beyond:,} ({beyond / len(radii):.2%})"
     axes.stairs(counts / len(radii) / np.diff(edges), edges, fill=True, color=SHADES[2], label=name)
     axes.plot(r, chi.pdf(r, dimension), color="black", label=f"exact law (chi, {dimension} degrees of freedom)")
     if samplers_law_width is not None:
@@ -150,23 +131,24 @@ def radial_distribution_figure(
 
 @styled
 def marginal_distribution_figure(times: Array, grid: Array, densities: Array, marginals: Array) -> Figure:
-    """Return the exact law at k times: densities, (k, n, n), above; marginals of coordinate 1, (k, n), below."""
-    figure = _figure(2.6 * len(times) + 0.8, 5.6, layout="constrained")
+    """Return the exact law at k times: densities, (k, n, n), above; marginals of one coordinate, (k, n), below."""
+    figure = _figure(2.6 * len(times) + 0.8, 5.8, layout="constrained")
     panes = figure.subplots(2, len(times), squeeze=False, sharex=True, sharey="row")
-    norm = LogNorm(1e-2, 1e3)
-    for column, t, density, marginal in zip(panes.T, times, densities, marginals, strict=True):
-        logarithm = np.log(np.maximum(density, np.finfo(float).tiny))
-        options = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "bilinear"}
-        image = column[0].imshow(np.maximum(density.T, norm.vmin), norm=norm, cmap="viridis", **options)
-        _density(column[0].contour, grid, logarithm, colors="white", linewidths=0.5)
-        _torus(column[0], ("", ""))
-        column[0].set_title(f"t = {t:.2f}")
-        column[1].semilogy(grid, marginal, color=BLUE)
-        column[1].set(ylim=(norm.vmin, 50), box_aspect=1, xlabel=ATOMS[0])
-        column[1].grid(True)
+    norm = LogNorm(1e-2, 10 ** np.ceil(np.log10(densities.max())))
+    for (above, below), t, density, marginal in zip(panes.T, times, densities, marginals, strict=True):
+        shown = np.maximum(density, norm.vmin)
+        image = above.imshow(shown.T, norm=norm, extent=(0, 1, 0, 1), origin="lower", interpolation="bilinear")
+        logarithm = np.log(np.maximum(density, np.finfo(density.dtype).tiny))
+        _regions(above.contour, grid, logarithm, colors="white", linewidths=0.6, linestyles="solid")
+        _torus(above, ("", ""))
+        above.set_title(f"t = {t:.2f}")
+        below.semilogy(grid, marginal, color=BLUE)
+        below.set(ylim=(norm.vmin, 2.5 * marginals.max()), box_aspect=1, xlabel=ATOMS[0])
+        below.grid(color="0.9")
     panes[0, 0].set_ylabel(ATOMS[1])
     panes[1, 0].set_ylabel("marginal density")
     figure.colorbar(image, ax=panes[0], label="density", extend="min", pad=0.01)
+    figure.supxlabel("White lines bound the smallest regions that hold 39.3, 86.5, 98.9 % of the probability.", size=9)
     return figure
 
 
@@ -176,56 +158,148 @@ def score_error_figure(times: Array, curves: Mapping[str, tuple[Array, Array | N
     figure = _figure(7.5, 4.8 + 0.12 * len(curves), layout="constrained")
     axes = figure.subplots()
     colours = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, "black")
-    dashes = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)))
+    dashes = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)))  # it reads in grey as well
     for i, (label, (values, errors)) in enumerate(curves.items()):
         label = label if np.any(values > 0) else f"{label} (exactly 0)"
-        colour = colours[i % 7]
-        axes.plot(times, values, color=colour, linestyle=dashes[i % 7], label=label)
+        axes.plot(times, values, color=colours[i % 7], linestyle=dashes[i % 7], label=label)
         if errors is not None:
-            axes.fill_between(times, values - errors, values + errors, color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(times, values - errors, values + errors, color=colours[i % 7], alpha=0.2, linewidth=0)
     positive = np.concatenate([values[values > 0] for values, _ in curves.values()])
-    low, high = (positive.min() / 2, positive.max() * 2) if positive.size else (1e-6, 1)
-    axes.set(yscale="log", xlim=(0, 1), ylim=(low, high), title=title, xlabel="diffusion time t")
+    low, high = (positive.min() / 1.5, positive.max() * 1.5) if positive.size else (1e-6, 1)
+    axes.set(xlim=(0, 1), ylim=(low, high), yscale="log", title=title, xlabel="diffusion time t")
     axes.set_ylabel("score error: rms of $\\sigma(t)\\,(s_\\theta - s)$")
-    axes.grid(True)
+    axes.grid(color="0.9")
     figure.legend(loc="outside lower center", ncols=1 + (len(curves) > 3))
     return figure
 
 
 class _KeptCanvas:
-    """A figure drawn once: what changes is drawn on a copy of the kept background, ten times as fast as everything."""
+    """A figure drawn once: what changes is drawn on a copy of this background, ten times as fast as everything."""
 
     def _keep(self, figure, *changing):
-        for artist in changing:
+        self.title = figure.text(0.5, 1 - 0.25 / figure.get_figheight(), "", ha="center", va="center", size="large")
+        for artist in (self.title, *changing):
             artist.set_animated(True)
         figure.canvas.draw()
         self.figure, self.background = figure, figure.canvas.copy_from_bbox(figure.bbox)
 
-    def _redraw(self, artists) -> Array:
-        self.figure.canvas.restore_region(self.background)
+    def _redraw(self, background, artists) -> Array:
+        self.figure.canvas.restore_region(background)
         for artist in artists:
             artist.draw(self.figure.canvas.renderer)
         return np.asarray(self.figure.canvas.buffer_rgba())
 
 
 class ScoreLineFigure(_KeptCanvas):
-    """The normalised score along a line at eight times: position (n,); the score's projections on the line (8, n).
+    """The normalised score along a line, for several times: position (n,), times (k,), all else (k, n).
 
-    gaussian is the score of one Gaussian about the nearest mode; in_distribution, (8, n), marks where data are likely.
+    gaussian is the score of one Gaussian about the nearest mode; in_distribution, boolean, is where data are likely.
     """
 
     @styled
     def __init__(self, position: Array, times: Array, analytical: Array, gaussian: Array, in_distribution: Array):
-        figure = _figure(11, 5.6)
-        panes = figure.subplots(2, 4, sharex=True).flat
-        figure.subplots_adjust(left=0.065, right=0.985, top=0.82, bottom=0.1, wspace=0.2, hspace=0.22)
-        for axes, t, exact, approximation, band in zip(
-            panes, times, analytical, gaussian, in_distribution, strict=True
-        ):
-            axes.fill_between(position, 0, 1, where=band, transform=axes.get_xaxis_transform(), color="0.88", lw=0)
-            axes.plot(position, approximation, ":", color=BLUE)
-            axes.plot(position, exact, color="black", linewidth=2)
-            margin = 0.25 * np.ptp(exact)
+        figure = _figure(11, 5.8)
+        panes = figure.subplots(2, -(-len(times) // 2), sharex=True).ravel()
+        figure.subplots_adjust(left=0.065, right=0.985, top=0.83, bottom=0.1, wspace=0.24, hspace=0.2)
+        for axes, t, exact, other, likely in zip(panes, times, analytical, gaussian, in_distribution, strict=False):
+            axes.fill_between(position, 0, 1, where=likely, transform=axes.get_xaxis_transform(), color="0.88", lw=0)
+            axes.plot(position, exact, color="black", linewidth=2.2)
+            axes.plot(position, other, ":", color=SKY)
+            margin = 0.25 * np.ptp(exact)  # these limits stay; the model may leave them
             axes.set(title=f"t = {t:.2f}", xlim=(0, 1), ylim=(exact.min() - margin, exact.max() + margin))
             axes.set_xticks(QUARTERS, map(str, QUARTERS))
-        self.lines = [axes.plot(position, 0 * position, "--", color=VERMILLION)[0] for axes in panes]
+        self.lines = [axes.plot(position, 0 * position, "--", color=VERMILLION)[0] for axes in panes[: len(times)]]
+        keys = [self.lines[0], *panes[0].lines[:2], Patch(color="0.88")]
+        names = ["model", "analytical", "single Gaussian about the nearest mode", "in distribution"]
+        figure.legend(keys, names, loc="upper center", bbox_to_anchor=(0.5, 0.94), ncols=4)
+        figure.supxlabel("position along the line through both modes (relative coordinate of atom 1)", size="medium")
+        figure.supylabel("normalised score along the line", size="medium", x=0.01)
+        self._keep(figure, *self.lines)
+
+    @styled
+    def png(self, model: Array, title: str) -> bytes:
+        """Return the picture of a model, (k, n), as a PNG file."""
+        for line, values in zip(self.lines, model, strict=True):
+            line.set_ydata(values)
+        self.title.set_text(title)
+        return png(self._redraw(self.background, [*self.lines, self.title]), compress_level=1)
+
+
+class ScoreFieldFigure(_KeptCanvas):
+    """The score as arrows from points (m, 2): the model's, coloured by their error, and the analytical ones.
+
+    With times, (k,), the model's row stands above the analytical one; without, they share a frame of 1920 x 1080.
+    """
+
+    @styled
+    def __init__(self, points: Array, grid: Array, modes: Array, times: Array | None = None):
+        width, height, shape, dpi = 12.8, 7.2, (1, 2), 150
+        if times is not None:  # half the pixels, since writing the PNG takes longer than drawing
+            width, height, shape, dpi = max(12.8, 3.1 * len(times) + 0.8), 8.2, (2, len(times)), 110
+        figure = _figure(width, height, dpi=dpi)
+        panes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True).reshape(2, -1)
+        figure.subplots_adjust(0.9 / width, 1.55 / height, 1 - 0.25 / width, 1 - 0.75 / height, 0.08, 0.06)
+        self.grid, self.panes, none = grid, panes, np.zeros(len(points))
+        for axes in panes.flat:
+            _torus(axes)
+            axes.label_outer()
+        for axes, label in zip(panes[0], ["model"] if times is None else [f"t = {t:.2f}" for t in times], strict=True):
+            axes.set_title(label)
+        if times is None:
+            panes[1, 0].set_title("analytical")
+        else:
+            panes[0, 0].set_ylabel(f"model\n{ATOMS[1]}")
+            panes[1, 0].set_ylabel(f"analytical\n{ATOMS[1]}")
+        style = {"scale": ARROW_SHRINKAGE, "scale_units": "width", "width": 0.0045}
+        coloured = {"cmap": ERROR_COLOURS, "norm": ERROR_NORM} | style
+        self.model = [axes.quiver(*points.T, none, none, none, **coloured) for axes in panes[0]]
+        self.exact = [axes.quiver(*points.T, none, none, color="0.25", **style) for axes in panes[1]]
+        self.marks = [axes.plot(*modes.T, "+", color=VERMILLION, markersize=9)[0] for axes in panes.flat]
+        self.frames = [spine for axes in panes.flat for spine in axes.spines.values()]
+        self._explain(figure, height)
+        self._keep(figure, *self.model, *self.exact, *self.marks)
+
+    def _explain(self, figure, height):
+        """Say in a band at the bottom what arrows, colours and shades are."""
+        bar = figure.add_axes((0.07, 0.68 / height, 0.34, 0.14 / height))
+        figure.colorbar(self.model[0], bar, orientation="horizontal", extend="both")
+        bar.set_xlabel("error of the model's arrow, in relative coordinates", labelpad=1)
+        keys = [*(Patch(color=shade) for shade in SHADES[::-1]), self.marks[0]]
+        names = ["39.3 %", "86.5 %", "98.9 % of the exact law", "mode"]
+        place = {"loc": "center left", "bbox_to_anchor": (0.45, 0.76 / height)}
+        figure.legend(keys, names, ncols=4, columnspacing=1.2, **place)
+        key = self.exact[-1]
+        key.axes.quiverkey(key, 0.895, 0.76 / height, 0.25, "length 0.25", labelpos="E", coordinates="figure")
+        score = "$\\sigma_{\\mathrm{eff}}^2\\,\\times$ score"
+        text = f"Arrows: {score}, for a single Gaussian the displacement to its mode."
+        text += f" They are drawn at 1/{ARROW_SHRINKAGE} of their length."
+        figure.text(0.98, 0.28 / height, text, ha="right", va="center", size="small")
+
+    @styled
+    def show_exact(self, arrows: Array, log_densities: Array) -> None:
+        """Keep a background with the analytical arrows, (k, m, 2), and the exact laws, (k, n, n), in nats."""
+        laws = [(axes, law) for row in self.panes for axes, law in zip(row, log_densities, strict=True)]
+        shades = [_regions(axes.contourf, self.grid, law, colors=SHADES) for axes, law in laws]
+        for quiver, one in zip(self.exact, arrows, strict=True):
+            quiver.set_UVC(*one.T)
+        self._redraw(self.background, [*shades, *self.marks, *self.exact, *self.frames])
+        self.exact_arrows, self.shaded = arrows, self.figure.canvas.copy_from_bbox(self.figure.bbox)
+        for shade in shades:
+            shade.remove()
+
+    @styled
+    def pixels(self, model_arrows: Array, title: str) -> Array:
+        """Return the picture of the model's arrows, (k, m, 2), as pixels (height, width, 3) of 8 bits."""
+        for quiver, arrows, exact in zip(self.model, model_arrows, self.exact_arrows, strict=True):
+            quiver.set_UVC(*arrows.T, np.linalg.norm(arrows - exact, axis=1))
+        self.title.set_text(title)
+        return self._redraw(self.shaded, [*self.model, self.title])[..., :3].copy()
+
+    def png(self, model_arrows: Array, title: str) -> bytes:
+        """Return the same picture as a PNG file, beside the analytical arrows shown last."""
+        return png(self.pixels(model_arrows, title), compress_level=1)
+
+    def frame(self, title: str, model_arrows: Array, exact_arrows: Array, log_density: Array) -> Array:
+        """Return a frame of the video, (1080, 1920, 3) of 8 bits: arrows (m, 2), log_density (n, n) in nats."""
+        self.show_exact(exact_arrows[None], log_density[None])
+        return self.pixels(model_arrows[None], title)

@@ -73,15 +73,16 @@ class MLPScoreNetwork(ScoreNetwork):
         atoms = range(shape[0])
         permutations = list(itertools.permutations(atoms)) if a.permutation_equivariant else [tuple(atoms)]
         self.register_buffer("permutations", torch.tensor(permutations), persistent=False)
-        self.register_buffer("inverses", self.permutations.argsort(), persistent=False)
+        # 1/N! sum_P P^-1 as one matrix, (permutation x component, component): slot i of P x belongs to atom P(i).
+        unit = torch.eye(components).view(*shape, components)
+        average = unit[self.permutations].reshape(-1, components) / len(permutations)
+        self.register_buffer("average", average, persistent=False)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the normalised score, shaped like x."""
-        copies = x[:, self.permutations]  # (batch, permutation, atom, dimension)
-        number = copies.shape[1]
-        outputs = self.perceptron(copies.flatten(0, 1), t.repeat_interleave(number)).view_as(copies)
-        each = torch.arange(number, device=x.device)[:, None]
-        return outputs[:, each, self.inverses].mean(1)
+        copies = x[:, self.permutations].flatten(0, 1)  # (batch x permutation, atom, dimension)
+        outputs = self.perceptron(copies, t.repeat_interleave(len(self.permutations)))
+        return (outputs.view(len(x), -1) @ self.average).view_as(x)
 
     def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the output for one ordering of the atoms, (batch, atom x dimension)."""

@@ -45,10 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Analyse as the command line says; return the exit status."""
     options = parse_arguments(arguments)
     from utils.experiments import UserError
+    from utils.videos import VideoError
 
     try:
         return analyse(options)
-    except (UserError, OSError) as error:
+    except (UserError, VideoError, OSError) as error:
         if options.debug:
             raise
         print(error, file=sys.stderr)
@@ -69,6 +70,7 @@ def analyse(options: argparse.Namespace) -> int:
         start=options.start,
         seed=options.seed,
     )
+    analysis.draw_marginal_distribution(options.output_dir)
     results, left_out = {}, []
     for run in runs:
         try:
@@ -78,6 +80,7 @@ def analyse(options: argparse.Namespace) -> int:
                 raise
             left_out.append(str(error))
     analysis.write_summary(results, options.output_dir)
+    print(f"\nPictures, videos and numbers: {options.output_dir}")
     for line in left_out:
         print(line, file=sys.stderr)
     return 1 if left_out else 0

@@ -1,9 +1,11 @@
 """What happens around the training: progress, pictures for TensorBoard, checkpoints, a clean end on a signal."""
 
+import copy
 import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, Trainer
@@ -15,11 +17,13 @@ from tqdm import tqdm
 from training.lightning_module import MONITOR, ScoreMatching
 from utils import views
 from utils.experiments import Configuration
-#from utils.figures import ScoreLineFigure, score_field_png
+from utils.figures import ScoreFieldFigure, ScoreLineFigure
 from utils.files import replacing
+from utils.score_networks import ScoreNetwork
 
 LINE_TIMES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.8, 0.9, 1.0)
 FIELD_TIMES = (0.0, 0.3, 0.6, 1.0)
+LINE_POINTS = 401
 SAVE_EVERY_N_EPOCHS = 10  # a killed run loses at most this many epochs, and repeats them exactly
 
 
@@ -29,7 +33,11 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Open the bar where a resumed run goes on."""
         self.bar = tqdm(
-            total=trainer.max_epochs, initial=trainer.current_epoch, unit="epoch", desc="training", dynamic_ncols=True,
+            total=trainer.max_epochs,
+            initial=trainer.current_epoch,
+            unit="epoch",
+            desc="training",
+            dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 10.0,
         )
 
@@ -58,7 +66,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Save from time to time."""
-        if (trainer.current_epoch + 1) % SAVE_EVERY_N_EPOCHS == 0:
+        if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:
             trainer.save_checkpoint(self.path)
 
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
@@ -101,34 +109,67 @@ class RunLogger(TensorBoardLogger):
 
     def add_png(self, tag: str, png: bytes, step: int) -> None:
         """Add a picture that is encoded already; add_image would decode and encode it again."""
-        value = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png, colorspace=4))
+        value = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png, colorspace=3))
         self.experiment.file_writer.add_summary(Summary(value=[value]), step)
 
 
-class ScoreLine(Callback):
-    """The score along the line through both modes, at eight times."""
+class ScorePicture(Callback):
+    """A picture of the score for TensorBoard, every so many epochs; a subclass says of what."""
 
-    def __init__(self, configuration: Configuration):
-        problem, truth = configuration.toy_problem, configuration.build_truth()
-        self.every = configuration.score_viewer.every_n_epochs
-        self.times = torch.tensor(LINE_TIMES)
-        positions, self.x, self.direction = views.line_through_modes(problem, 401)
-        sigma = configuration.noise_schedule.sigma(self.times)
-        gaussian, in_distribution = views.gaussian_along_line(problem, self.x, self.direction, sigma)
-        self.figure = ScoreLineFigure(
-            positions.numpy(),
-            self.times.numpy(),
-            views.along_line(truth, self.x, self.direction, self.times).numpy(),
-            gaussian.numpy(),
-            in_distribution.numpy(),
-        )
+    tag: str
+
+    def __init__(self, every_n_epochs: int):
+        self.every_n_epochs = every_n_epochs
+
+    def draw(self, network: ScoreNetwork, title: str) -> bytes:
+        """Return the PNG of the network's score."""
+        raise NotImplementedError
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Draw the model's line."""
-        if (trainer.current_epoch + 1) % self.every == 0:
-            device = module.device
-            line = views.along_line(
-                module.network, self.x.to(device), self.direction.to(device), self.times.to(device)
-            )
-            png = self.figure.png(line.cpu().numpy(), f"epoch {trainer.current_epoch}")
-            trainer.logger.add_png("score_along_the_line", png, trainer.current_epoch)
+        """Draw on the CPU, whatever the training runs on."""
+        if module.epochs_done % self.every_n_epochs == 0:
+            network = module.network if module.device.type == "cpu" else copy.deepcopy(module.network).cpu()
+            png = self.draw(network, f"{module.epochs_done} epochs")
+            trainer.logger.add_png(self.tag, png, trainer.current_epoch)
+
+
+class ScoreLine(ScorePicture):
+    """The score along the line through both modes, at eight times."""
+
+    tag = "score_along_the_line"
+
+    def __init__(self, configuration: Configuration):
+        super().__init__(configuration.score_viewer.every_n_epochs)
+        problem, truth = configuration.toy_problem, configuration.build_truth()
+        self.times = torch.tensor(LINE_TIMES)
+        positions, self.x, self.direction = views.line_through_modes(problem, LINE_POINTS)
+        sigma = configuration.noise_schedule.sigma(self.times)
+        gaussian, in_distribution = views.gaussian_along_line(problem, self.x, self.direction, sigma)
+        exact = views.along_line(truth, self.x, self.direction, self.times)
+        self.figure = ScoreLineFigure(*(a.numpy() for a in (positions, self.times, exact, gaussian, in_distribution)))
+
+    def draw(self, network: ScoreNetwork, title: str) -> bytes:
+        """Return the PNG of the network's score along the line."""
+        return self.figure.png(views.along_line(network, self.x, self.direction, self.times).numpy(), title)
+
+
+class ScoreField(ScorePicture):
+    """The score over the torus, beside the exact one, at four times."""
+
+    tag = "score_field"
+
+    def __init__(self, configuration: Configuration):
+        super().__init__(configuration.score_viewer.field_every_n_epochs)
+        self.field = views.Field(configuration.toy_problem, configuration.noise_schedule)
+        self.times = torch.tensor(FIELD_TIMES)
+        self.figure = ScoreFieldFigure(self.field.points, self.field.grid, self.field.modes, FIELD_TIMES)
+        exact = self.arrows(configuration.build_truth())
+        self.figure.show_exact(exact, np.stack([self.field.log_density(t) for t in self.times]))
+
+    def arrows(self, network: ScoreNetwork) -> np.ndarray:
+        """Return the arrows at all times, (time, point, 2)."""
+        return np.stack([self.field.arrows(network, t) for t in self.times])
+
+    def draw(self, network: ScoreNetwork, title: str) -> bytes:
+        """Return the PNG of the network's field."""
+        return self.figure.png(self.arrows(network), title)

@@ -17,7 +17,7 @@ from utils.torus import displacement, wrap, wrapped_normal_score
 
 
 class Noised(NamedTuple):
-    """Configurations x, (batch, atom, dimension), noised for times t, (batch,), and the score-matching target like x."""
+    """Noised configurations (batch, atom, dimension), their times (batch,), and the score-matching target, like x."""
 
     x: Tensor
     t: Tensor

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from signal import Signals
 
 import torch
 from pytorch_lightning import Trainer
@@ -10,6 +11,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from training import callbacks
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
+from utils import views
 from utils.experiments import Configuration, Run
 
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the batches are ready-made tensors
@@ -18,8 +20,8 @@ warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a re
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
-def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> int:
-    """Train until the end, early stopping or a signal; return the exit status."""
+def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> Signals | None:
+    """Train until the end or early stopping, or until a signal, which is returned."""
     torch.set_num_threads(1)  # two threads are slower than one on matrices this small
     stop = callbacks.StopOnSignal()
     trainer = Trainer(
@@ -38,20 +40,21 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> int:
         use_distributed_sampler=False,
     )
     checkpoint = run.last_checkpoint if epochs_done else None
-    trainer.fit(ScoreMatching(configuration), datamodule=ToyData(configuration), ckpt_path=checkpoint, weights_only=True)
-    if stop.received:
-        print(f"Stopped after {trainer.current_epoch} epochs; to continue: {run.command}")
-        return 128 + stop.received
-    print(f"Finished after {trainer.current_epoch} epochs: {run.folder}")
-    return 0
+    trainer.fit(
+        ScoreMatching(configuration), datamodule=ToyData(configuration), ckpt_path=checkpoint, weights_only=True
+    )
+    return stop.received
 
 
 def _callbacks(run: Run, configuration: Configuration) -> list:
     chosen = [
         callbacks.Progress(),
+        callbacks.ScoreLine(configuration),
         ModelCheckpoint(run.best_checkpoint.parent, filename="best", monitor=MONITOR, enable_version_counter=False),
         callbacks.LastCheckpoint(run.last_checkpoint),
     ]
+    if views.has_plane(configuration.toy_problem):
+        chosen.append(callbacks.ScoreField(configuration))
     if configuration.early_stopping_patience is not None:
         chosen.append(EarlyStopping(MONITOR, patience=configuration.early_stopping_patience))
     return chosen

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(run: Run, configuration: Configuration, from_scratch: bool = False) -> int:
     """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C)."""
+    title = f"{run.experiment}, {run.name}"
     if from_scratch:
         shutil.rmtree(run.folder, ignore_errors=True)
     epochs_done = 0
@@ -49,15 +50,22 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False) ->
         reason = finished(last, read_configuration(run.configuration_file))
         check_same_configuration(run, configuration, reason)
         if reason := finished(last, configuration):
-            print(f"{run.experiment}, {run.name}: {reason}; nothing to do. Pictures: python analyse_experiments.py")
+            print(f"{title}: {reason} already. Pictures and numbers: python analyse_experiments.py")
             return 0
-        print(f"{run.experiment}, {run.name}: continues after {epochs_done} epochs")
+        print(f"{title}: continues after {epochs_done} epochs")
 
     from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
 
     configuration.write(run.configuration_file)
     configuration.write(run.folder.parent.parent / "config.yaml")
-    return fitting.fit(run, configuration, epochs_done)
+    interrupted = fitting.fit(run, configuration, epochs_done)
+    last = read_checkpoint(run.last_checkpoint)
+    reason = finished(last, configuration)
+    if interrupted and not reason:
+        print(f"{title}: stopped after {last['epochs_done']} epochs. To continue, repeat the command: {run.command}")
+        return 128 + interrupted
+    print(f"{title}: {reason}. The run is in {run.folder}")
+    return 0
 
 
 def finished(checkpoint: dict, configuration: Configuration) -> str | None:

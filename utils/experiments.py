@@ -168,7 +168,9 @@ def _merge(lower: dict, upper: dict) -> dict:
     merged = dict(lower)
     for key, value in upper.items():
         below = lower.get(key)
-        same_kind = isinstance(below, dict) and isinstance(value, dict) and value.get("type") in (None, below.get("type"))
+        same_kind = (
+            isinstance(below, dict) and isinstance(value, dict) and value.get("type") in (None, below.get("type"))
+        )
         merged[key] = _merge(below, value) if same_kind else value
     return merged
 
@@ -205,7 +207,7 @@ def _read_overrides(overrides: Iterable[str]) -> dict:
 
 
 def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]) -> str:
-    """Return one line on one of pydantic's faults: origin, full key as the user wrote it, what is wrong, what was given."""
+    """Return one line on one of pydantic's faults: origin, key as the user wrote it, what is wrong, what was given."""
     keys, given = _without_union_tags(fault["loc"], merged), fault["input"]
     text = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if fault["type"] == "missing":
@@ -230,8 +232,10 @@ def _without_union_tags(location: tuple, merged: dict) -> list[str]:
         if isinstance(node, dict) and part == node.get("type") and part not in node:
             continue
         keys.append(str(part))
-        inside = isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int)
-        node = node[part] if inside else None
+        try:
+            node = node[part]
+        except (TypeError, KeyError, IndexError):
+            node = None
     return keys
 
 
@@ -312,7 +316,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_run(run: Run) -> tuple[Configuration, ScoreNetwork]:
-    """Return the configuration of a run and the network of its best checkpoint; raises UserError where there is none."""
+    """Return a run's configuration and the network of its best checkpoint; raises UserError where there is none."""
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
         return configuration, configuration.build_truth().eval()

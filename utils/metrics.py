@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 from utils.noise_schedule import NoiseSchedule
+from utils.score_networks import AnalyticalScoreNetwork, ScoreNetwork
 from utils.toy_problem import ToyProblem
 
 STRAY_DISTANCE = 5.0  # in units of the stationary width; under the exact law 4e-6 of the samples lie beyond
+
+
+DEFINITIONS = {
+    "path_kl": "integral over t of sigma sigma_dot E|s_theta - s|^2 under the noised law, summed over components",
+    "stray_fraction": "share of samples farther than 5 sigma_0 from their nearest mode (periodic distance)",
+    "width_ratio": "width of the modes' cores, strays left out, in units of sigma_0 = sqrt(sigma_d^2 + sigma_min^2)",
+}
+UNITS = {"path_kl": "nats", "stray_fraction": "", "width_ratio": "sigma_0"}
 
 
 class Estimate(NamedTuple):
@@ -37,6 +46,31 @@ def path_kl_density(error: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor
     samples' law from the data law up to that of the start (Song et al. 2021, maximum-likelihood weighting).
     """
     return (schedule.sigma_dot(t) / schedule.sigma(t)) * error.square().sum((-2, -1))
+
+
+@torch.no_grad()
+def path_kl(
+    network: ScoreNetwork, truth: AnalyticalScoreNetwork, number_of_points: int, generator: torch.Generator
+) -> Estimate:
+    """Return the path KL of a network in nats, with t uniform on [0,1] and x from the noised law."""
+    t = torch.rand(number_of_points, generator=generator)
+    x = truth.problem.sample_noised(truth.schedule.sigma(t), generator)
+    return Estimate.of_mean(path_kl_density(network(x, t) - truth(x, t), t, truth.schedule))
+
+
+@torch.no_grad()
+def score_error_against_time(
+    network: ScoreNetwork, truth: AnalyticalScoreNetwork, times: Tensor, points: int, generator: torch.Generator
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Return the rms of sigma D over components under the noised law with its standard error, and the rms of sigma s,
+    each (time,)."""
+    t = times.repeat_interleave(points)
+    x = truth.problem.sample_noised(truth.schedule.sigma(t), generator)
+    exact = truth(x, t)
+    squares = (network(x, t) - exact).square().mean((-2, -1)).view(len(times), points).double()
+    rms = squares.mean(1).sqrt()
+    standard_error = squares.std(1) / math.sqrt(points) / (2 * rms).clamp(min=torch.finfo(rms.dtype).tiny)
+    return (rms, standard_error), exact.square().mean((-2, -1)).view(len(times), points).mean(1).sqrt()
 
 
 def stationary_width(problem: ToyProblem, schedule: NoiseSchedule) -> float:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 IMAGES = 3
 HARMONICS = 3
-CROSSOVER_SIGMA = 0.38  # the first term left out is exp(-12 / 2 sigma^2) of the images, exp(-32 pi^2 sigma^2) of Fourier
+CROSSOVER_SIGMA = (
+    0.38  # the first term left out is exp(-12 / 2 sigma^2) of the images, exp(-32 pi^2 sigma^2) of Fourier
+)
 
 
 def wrap(x: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class ToyProblem(Settings):
         return torch.logsumexp(log_terms, -1) - math.log(log_terms.shape[-1])
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return grad_x log p(x; sigma), shaped like x: each assignment's score, weighted by its share of the density."""
+        """Return grad_x log p(x; sigma), like x: each assignment's score, weighted by its share of the density."""
         u, width = self._to_sites(x, sigma)
         weights = torch.softmax(self._log_terms(u, width), -1)  # (batch, assignment)
         scores = self._assigned(wrapped_normal_score(u, width))  # (batch, assignment, atom, dimension)
@@ -106,6 +106,6 @@ class ToyProblem(Settings):
         return self._assigned(wrapped_normal_log_density(u, width)).sum((-2, -1))  # (batch, assignment)
 
     def _assigned(self, pairs):
-        """Pick atom i's entry for the site it is assigned to: (batch, atom, site, ...) -> (batch, assignment, atom, ...)."""
+        """Pick each atom's entry for its site: (batch, atom, site, ...) -> (batch, assignment, atom, ...)."""
         atoms = torch.arange(self.shape[0], device=pairs.device)
         return pairs[:, atoms, torch.tensor(self.assignments, device=pairs.device)]

@@ -39,18 +39,22 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
 def _start_ffmpeg(path, width, height, frames_per_second) -> subprocess.Popen:
     """The only place that knows ffmpeg-python, which nobody maintains any more."""
     size = {"s": f"{width}x{height}", "framerate": frames_per_second}
-    stream = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", **size).output(
-        f"file:{path}",  # or a colon in the path would look like a protocol
-        vcodec="libx264",
-        pix_fmt="yuv420p",  # what every player can decode
-        crf=18,  # no loss that one sees
-        preset="veryfast",  # drawn frames are easy to compress
-        vf="scale=out_color_matrix=bt709:out_range=tv",  # what players take high definition for
-        colorspace="bt709",
-        color_range="tv",
-        movflags="+faststart",  # the index comes first, so that a browser plays while it loads
-        loglevel="error",
-    ).overwrite_output()
+    stream = (
+        ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", **size)
+        .output(
+            f"file:{path}",  # or a colon in the path would look like a protocol
+            vcodec="libx264",
+            pix_fmt="yuv420p",  # what every player can decode
+            crf=18,  # no loss that one sees
+            preset="veryfast",  # drawn frames are easy to compress
+            vf="scale=out_color_matrix=bt709:out_range=tv",  # what players take high definition for
+            colorspace="bt709",
+            color_range="tv",
+            movflags="+faststart",  # the index comes first, so that a browser plays while it loads
+            loglevel="error",
+        )
+        .overwrite_output()
+    )
     try:
         return stream.run_async(cmd=imageio_ffmpeg.get_ffmpeg_exe(), pipe_stdin=True, pipe_stderr=True)
     except (OSError, RuntimeError) as error:

@@ -4,18 +4,22 @@ With two atoms in one dimension the plane is the whole configuration space; with
 equilibrium relative coordinates.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from utils.noise_schedule import NoiseSchedule
 from utils.score_networks import ScoreNetwork
 from utils.torus import wrap
 from utils.toy_problem import ToyProblem
 
+ARROWS = 20  # per axis
+DENSITY_POINTS = 200  # per axis; at t = 0 a mode is four of them wide
 IN_DISTRIBUTION = 3.0  # a configuration within this many sigma_eff of its nearest mode counts as in distribution
 
 
 def line_through_modes(problem: ToyProblem, number_of_points: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return positions (point,), configurations (point, atom, dimension) and the line's unit direction (atom, dimension).
+    """Return positions (point,), configurations (point, atom, dimension) and the unit direction (atom, dimension).
 
     The line leads from the first mode through the one in which the first two atoms have changed places. A position is
     the unwrapped value of the component of atom 1 that changes most along it.
@@ -59,12 +63,33 @@ def gaussian_along_line(problem: ToyProblem, x: Tensor, direction: Tensor, sigma
     return approximation, u.square().sum((-2, -1)).sqrt() < IN_DISTRIBUTION * width
 
 
-@torch.no_grad()
-def arrows(network: ScoreNetwork, problem: ToyProblem, x: Tensor, t: Tensor) -> Tensor:
-    """Return the first two components of sigma_eff^2 score at one time t, (point, 2), in relative coordinates.
+def has_plane(problem: ToyProblem) -> bool:
+    """Return whether there are two components to span a plane."""
+    return problem.modes()[0].numel() >= 2
 
-    For a single Gaussian this is the step to its mode, whatever t: so arrows can be compared between times.
+
+class Field:
+    """The arrays of a score-field picture: arrows on a coarse grid, the exact log-density on a fine one.
+
+    An arrow is the first two components of sigma_eff^2 score, in relative coordinates. For a single Gaussian this is
+    the step to its mode, whatever t: so arrows can be compared between times.
     """
-    sigma = network.schedule.sigma(t)
-    scale = problem.effective_sigma(sigma) ** 2 / sigma
-    return scale * network(x, t.expand(len(x))).flatten(1)[:, :2]
+
+    def __init__(self, problem: ToyProblem, schedule: NoiseSchedule):
+        self.problem, self.schedule = problem, schedule
+        coarse, fine = (torch.arange(ARROWS) + 0.5) / ARROWS, torch.arange(DENSITY_POINTS) / DENSITY_POINTS
+        self.x, self.fine_x = plane(problem, coarse), plane(problem, fine)
+        self.points, self.grid = self.x.flatten(1)[:, :2].numpy(), fine.numpy()
+        self.modes = problem.modes().flatten(1)[:, :2].numpy()
+
+    @torch.no_grad()
+    def arrows(self, network: ScoreNetwork, t: Tensor) -> np.ndarray:
+        """Return the arrows of a network at time t, (point, 2)."""
+        sigma = self.schedule.sigma(t)
+        scale = self.problem.effective_sigma(sigma) ** 2 / sigma
+        return (scale * network(self.x, t.expand(len(self.x)))).flatten(1)[:, :2].numpy()
+
+    def log_density(self, t: Tensor) -> np.ndarray:
+        """Return the exact log-density at time t, (first component, second component), in nats."""
+        sigma = self.schedule.sigma(t).expand(len(self.fine_x))
+        return self.problem.log_density(self.fine_x, sigma).view(DENSITY_POINTS, DENSITY_POINTS).numpy()

@@ -1,6 +1,7 @@
 """Trains one experiment: merge and validate the configuration, then start, continue or leave the run."""
 
 import argparse
+import shlex
 import shutil
 import sys
 
@@ -30,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         configuration = configure(options.experiment, options.overrides)
-        return train(Run(options.experiment, options.run_name), configuration, options.from_scratch)
+        run = Run(options.experiment, options.run_name)
+        return train(run, configuration, options.from_scratch, shlex.join(options.overrides))
     except (UserError, OSError) as error:
         if options.debug:
             raise
@@ -38,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def train(run: Run, configuration: Configuration, from_scratch: bool = False) -> int:
+def train(run: Run, configuration: Configuration, from_scratch: bool = False, overrides: str = "") -> int:
     """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C)."""
     title = f"{run.experiment}, {run.name}"
     if from_scratch:
@@ -62,7 +64,7 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False) ->
     last = read_checkpoint(run.last_checkpoint)
     reason = finished(last, configuration)
     if interrupted and not reason:
-        print(f"{title}: stopped after {last['epochs_done']} epochs. To continue, repeat the command: {run.command}")
+        print(f"{title}: stopped after {last['epochs_done']} epochs. To continue: {run.command} {overrides}".rstrip())
         return 128 + interrupted
     print(f"{title}: {reason}. The run is in {run.folder}")
     return 0

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from training.lightning_module import MONITOR, ScoreMatching
+from training.lightning_module import MONITOR, PATH_KL, ScoreMatching
 from utils import views
 from utils.experiments import Configuration
 from utils.figures import ScoreFieldFigure, ScoreLineFigure
@@ -44,7 +44,7 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Move the bar on."""
         loss, validation = module.scalars["score_matching_loss/training"], module.scalars[MONITOR]
-        path_kl = module.scalars["path_kl_in_nats/validation"]
+        path_kl = module.scalars[PATH_KL]
         self.bar.set_postfix_str(f"loss {loss:.4f}, validation {validation:.4f}, path KL {path_kl:.3f}", refresh=False)
         self.bar.update()
 

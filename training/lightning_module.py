@@ -5,6 +5,7 @@ score and K the wrapped normal law of width sigma(t). Its floor is not zero, sin
 score itself has a loss, and what a network has above it is the excess.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 from training.data_module import Noised
 from utils.experiments import Configuration, UserError
 from utils.metrics import path_kl_density
+from utils.randomness import keyed_generator
 
+PATH_KL = "path_kl_in_nats/validation"
 MONITOR = "score_matching_loss/validation"  # chooses checkpoints, drives the learning rate and stops early, everywhere
 
 
@@ -37,7 +40,7 @@ class ScoreMatching(LightningModule):
         self.truth = configuration.build_truth()
         self.exact_on_validation_set: Tensor | None = None
         self.epochs_done = 0
-        self.scalars: dict[str, Tensor] = {}  # what TensorBoard gets at the end of the epoch
+        self.scalars: dict[str, Tensor | float] = {}  # what TensorBoard gets at the end of the epoch
 
     def configure_optimizers(self):
         """Return AdamW; the learning-rate scheduler is stepped at the end of each epoch, below."""
@@ -52,17 +55,20 @@ class ScoreMatching(LightningModule):
 
     def training_step(self, epoch_data: Noised, _: int) -> None:
         """Train on one epoch, mini-batch after mini-batch."""
-        optimizer = self.optimizers()
+        optimizer, settings = self.optimizers(), self.configuration
+        generator = keyed_generator(settings.seed, "regularizer", self.current_epoch)
         losses = []
-        size = self.configuration.data.batch_size
-        for x, t, target in zip(*(tensor.split(size) for tensor in epoch_data), strict=True):
-            loss = mean_square(self.network(x, t) - target)
+        for x, t, target in zip(*(tensor.split(settings.data.batch_size) for tensor in epoch_data), strict=True):
+            score_matching = mean_square(self.network(x, t) - target)
+            penalty = self.penalty(x, t, generator)
+            loss = score_matching if penalty is None else score_matching + settings.regularizer.weight * penalty
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(loss.detach() * len(x))
+            parts = [score_matching] if penalty is None else [score_matching, penalty]
+            losses.append(len(x) * torch.stack(parts).detach())
         self.epochs_done = self.current_epoch + 1
-        self.scalars["score_matching_loss/training"] = torch.stack(losses).sum() / len(epoch_data.x)
+        self.record("training", *torch.stack(losses).sum(0) / len(epoch_data.x))
 
     def validation_step(self, data: Noised, _: int) -> None:
         """Judge the network on the validation set, by score matching and by its distance to the exact score."""
@@ -70,24 +76,53 @@ class ScoreMatching(LightningModule):
             self.exact_on_validation_set = self.truth(data.x, data.t)
         output, exact = self.network(data.x, data.t), self.exact_on_validation_set
         loss = mean_square(output - data.target)
-        path_kl = path_kl_density(output - exact, data.t, self.network.schedule).mean()
-        self.scalars[MONITOR] = loss
+        penalty = self.penalty(data.x, data.t, keyed_generator(self.configuration.seed, "validation regularizer"))
+        self.record("validation", loss, *[] if penalty is None else [penalty])
         self.scalars["excess_loss/validation"] = loss - mean_square(exact - data.target)
-        self.scalars["path_kl_in_nats/validation"] = path_kl
+        self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
+
+    def penalty(self, x: Tensor, t: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Return the value of the regularizer without its weight, or None where there is none, or not yet."""
+        regularizer = self.configuration.regularizer
+        if regularizer is None or self.current_epoch < regularizer.burn_in_epochs:
+            return None
+        return regularizer(self.network, x, t, truth=self.truth, generator=generator)
+
+    def record(self, phase: str, score_matching: Tensor, penalty: Tensor | None = None) -> None:
+        """Keep an epoch's losses of one phase for TensorBoard."""
+        self.scalars[f"score_matching_loss/{phase}"] = score_matching
+        if penalty is not None:
+            weighted = self.configuration.regularizer.weight * penalty
+            self.scalars[f"regularizer/{phase}"] = penalty
+            self.scalars[f"weighted_regularizer/{phase}"] = weighted
+            self.scalars[f"total_loss/{phase}"] = score_matching + weighted
 
     def on_train_epoch_end(self) -> None:
         """Write the epoch's scalars, then let the learning rate follow the validation loss."""
         scheduler = self.lr_schedulers()
-        self.scalars["learning_rate"] = torch.tensor(scheduler.get_last_lr()[0])
+        self.scalars["learning_rate"] = scheduler.get_last_lr()[0]
         self.scalars = {name: float(value) for name, value in self.scalars.items()}
         self.logger.log_metrics(self.scalars, step=self.current_epoch)
-        if not all(map(torch.isfinite, map(torch.tensor, self.scalars.values()))):
-            raise UserError(f"epoch {self.current_epoch}: the training diverged: {self.scalars}")
+        self.check_finite()
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             scheduler.step(self.scalars[MONITOR])
         else:
             scheduler.step()
+
+    def check_finite(self) -> None:
+        """Raise UserError where a loss is no longer a number: nothing good comes after it."""
+        broken = [name for name, value in self.scalars.items() if not math.isfinite(value)]
+        if broken:
+            regularizer = self.configuration.regularizer
+            culprit = (
+                f"the regularizer {regularizer.type} (weight {regularizer.weight:g})" if regularizer else "the loss"
+            )
+            good = self.trainer.checkpoint_callback.best_model_path or "none was saved yet"
+            raise UserError(
+                f"{name} became infinite or not a number in epoch {self.epochs_done}: {', '.join(broken)}. "
+                f"Try a smaller weight or learning rate. The last good checkpoint: {good}"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""

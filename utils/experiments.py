@@ -23,6 +23,7 @@ from torch.optim import lr_scheduler
 
 from utils.files import replacing
 from utils.noise_schedule import NoiseSchedule
+from utils.regularizers import Regularizer
 from utils.score_networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork, ScoreNetwork
 from utils.settings import Count, NonNegative, Positive, Settings
 from utils.toy_problem import ToyProblem
@@ -100,7 +101,7 @@ class Configuration(Settings):
     noise_schedule: NoiseSchedule
     data: Data
     score_network: Architecture
-    regularizer: None
+    regularizer: Regularizer | None
     optimizer: Optimizer
     scheduler: Annotated[PlateauScheduler | CosineScheduler | ConstantScheduler, Field(discriminator="type")]
     max_epochs: Count

@@ -1,7 +1,7 @@
 """From noise to samples: the predictor-corrector sampler of the reverse diffusion (Song et al. 2021).
 
-The time grid is an argument: 0 <= t_0 < ... < t_N <= 1. A trajectory starts at t_N and ends at t_0, so part of a
-trajectory is the same function on part of the grid.
+The time grid is an argument: 0 <= t_0 < ... < t_N <= 1, (N + 1,), or a grid for each sample, (N + 1, batch). A
+trajectory starts at t_N and ends at t_0, so part of a trajectory is the same function on part of the grid.
 """
 
 import torch
@@ -34,7 +34,7 @@ def predictor_corrector(
         return network.score(x, times[i].expand(len(x)))
 
     times = times.to(x)
-    variances = network.schedule.sigma(times) ** 2
+    variances = network.schedule.sigma(times)[..., None, None] ** 2
     corrections = 0.5 * corrector_epsilon * variances / network.schedule.sigma(times.new_zeros(())) ** 2
     for i in range(len(times) - 1, 0, -1):
         growth = variances[i] - variances[i - 1]

@@ -1,0 +1,214 @@
+"""Regularizers: what is asked of a score network beyond score matching, one class each.
+
+All are called alike and return a scalar, a mean over batch and components; the training adds `weight` times it:
+
+    regularizer(network, x, t, truth=analytical network, generator=random numbers) -> scalar
+
+x, (batch, atom, dimension), and t, (batch,), are the noised points of the batch. N = sigma s is the normalised score.
+`truth` is for oracles: they show what could be reached by one who knows the answer. To add a regularizer, write a class
+and put its name into the union `Regularizer` at the end.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.func import grad, jvp, vjp
+
+from utils.derivatives import derivatives
+from utils.noise_schedule import time_grid
+from utils.samplers import predictor_corrector
+from utils.score_networks import AnalyticalScoreNetwork, ScoreNetwork
+from utils.settings import Count, NonNegative, Settings
+from utils.torus import displacement, wrap, wrapped_normal_score
+
+
+class _Regularizer(Settings):
+    weight: NonNegative
+    burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # score matching alone for so long
+    points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
+    batch_size: Count | None = None  # how many of the batch's points; null: all
+
+    def choose_points(self, x: Tensor, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return where the score is judged: x, (point, atom, dimension), and t, (point,)."""
+        x, t = x[: self.batch_size], t[: self.batch_size]
+        if self.points == "uniform":
+            x = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        return x, t
+
+
+class AnalyticalRegression(_Regularizer):
+    """Oracle: |N_theta - N|^2, the squared distance to the exact normalised score."""
+
+    type: Literal["analytical_regression"] = "analytical_regression"
+
+    def __call__(
+        self,
+        network: ScoreNetwork,
+        x: Tensor,
+        t: Tensor,
+        *,
+        truth: AnalyticalScoreNetwork,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the mean squared distance to the exact normalised score."""
+        x, t = self.choose_points(x, t, generator)
+        with torch.no_grad():
+            exact = truth(x, t)
+        return (network(x, t) - exact).square().mean()
+
+
+class FokkerPlanck(_Regularizer):
+    """|eps|^2, the squared residual of the Fokker-Planck equation of the score (Lai et al. 2022).
+
+    On any diffusion d_t s = sigma sigma_dot grad(div s + |s|^2). The residual is the difference of both sides
+    (`score_fpe`), or that of the form d_t s = sigma sigma_dot (2 (s.grad) s + lap s), equal to it where s is a
+    gradient (`advective`). It grows like 1/sigma; the dimensionless eps_hat = sigma^2 eps / sigma_dot does not.
+    s = 0 solves the equation: away from the data, where score matching is silent, the penalty pulls towards nothing.
+    """
+
+    type: Literal["fokker_planck"] = "fokker_planck"
+    residual: Literal["score_fpe", "advective"] = "score_fpe"
+    weighting: Literal["dimensionless", "none"] = "dimensionless"
+    second_derivatives: Literal["exact", "hutchinson"] = "exact"  # hutchinson: cost independent of atoms x dimensions
+
+    def __call__(
+        self,
+        network: ScoreNetwork,
+        x: Tensor,
+        t: Tensor,
+        *,
+        truth: AnalyticalScoreNetwork,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the mean squared residual, or an unbiased estimate of it."""
+        x, t = self.choose_points(x, t, generator)
+        if self.second_derivatives == "exact":
+            first = second = fokker_planck_residual(network, x, t, self.residual)
+        else:
+            # The square of one noisy residual would add its variance; the product of two independent ones does not.
+            first, second = hutchinson_residuals(network, x, t, self.residual, generator)
+        if self.weighting == "none":
+            sigma = network.schedule.sigma(t)
+            scale = (network.schedule.sigma_dot(t) / sigma**2)[:, None]
+            first, second = scale * first, scale * second
+        return (first * second).mean()
+
+
+class Consistency(_Regularizer):
+    """The score must agree with itself along its own reverse trajectories (Daras et al. 2023).
+
+    Along exact ones s(x_t, t) = E[grad log K(x_t | x_t') | x_t] = E[s(x_t', t') | x_t] for t' < t, K the wrapped normal
+    law of variance sigma_t^2 - sigma_t'^2. Trajectories take `number_of_steps` steps of a grid of `time_steps`, and no
+    gradient passes through them.
+
+    kernel_score        N^2 - 2 N N*, N* = sigma_t grad log K: |N - N*|^2 less a constant, so it may be negative
+    martingale_product  sigma_t^2 (s(x'_1, t') - s(x, t)) (s(x'_2, t') - s(x, t)) over two independent trajectories,
+                        unbiased for the squared gap
+    `guide: analytical` takes the trajectories from the exact score, an oracle. s = 0 is consistent with itself.
+    """
+
+    type: Literal["consistency"] = "consistency"
+    loss: Literal["kernel_score", "martingale_product"] = "kernel_score"
+    time_steps: Count = 100
+    number_of_steps: Annotated[int, Field(ge=2)] = 5  # with one step the gradient is zero in expectation
+    guide: Literal["analytical"] | None = None
+
+    @model_validator(mode="after")
+    def _steps_fit_on_the_grid(self):
+        if self.number_of_steps > self.time_steps:
+            raise ValueError("number_of_steps must not exceed time_steps")
+        return self
+
+    def __call__(
+        self,
+        network: ScoreNetwork,
+        x: Tensor,
+        t: Tensor,
+        *,
+        truth: AnalyticalScoreNetwork,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the mean over batch and components of the loss chosen."""
+        x, times = self.start(network, *self.choose_points(x, t, generator), generator)
+        guide = network if self.guide is None else truth
+        if self.loss == "martingale_product":
+            first, second = (self.gap(network, x, times, guide, generator) for _ in range(2))
+            return (first * second).mean()
+        sigma, earlier = (network.schedule.sigma(time)[:, None, None] for time in (times[-1], times[0]))
+        ends = predictor_corrector(guide, x, times, generator=generator)
+        target = sigma * wrapped_normal_score(displacement(x, ends), (sigma**2 - earlier**2).sqrt())
+        output = network(x, times[-1])
+        return (output.square() - 2 * output * target).mean()
+
+    def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return points at times on the grid, the next ones that leave room for the trajectory, and the part of the
+        grid that each trajectory takes, (number_of_steps + 1, batch). Noised points are noised on to that time."""
+        index = torch.ceil(t * self.time_steps).long().clamp(min=self.number_of_steps)
+        steps = torch.arange(-self.number_of_steps, 1, device=x.device)
+        times = time_grid(self.time_steps, x.dtype).to(x.device)[index + steps[:, None]]
+        if self.points == "noised":
+            missing = network.schedule.sigma(times[-1]) ** 2 - network.schedule.sigma(t) ** 2
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            x = wrap(x + missing.clamp(min=0).sqrt()[:, None, None] * noise)
+        return x, times
+
+    def gap(
+        self,
+        network: ScoreNetwork,
+        x: Tensor,
+        times: Tensor,
+        guide: ScoreNetwork,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return sigma_t (s(x', t') - s(x, t)) for one trajectory from x to x', like x."""
+        ends = predictor_corrector(guide, x, times, generator=generator)
+        sigma = network.schedule.sigma(times[-1])[:, None, None]
+        return sigma * network.score(ends, times[0]) - network(x, times[-1])
+
+
+Regularizer = Annotated[AnalyticalRegression | FokkerPlanck | Consistency, Field(discriminator="type")]
+
+
+def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: str) -> Tensor:
+    """Return the dimensionless residual eps_hat = sigma^2 eps / sigma_dot, (batch, component), with exact derivatives.
+
+    In terms of N = sigma s it is (sigma / sigma_dot) d_t N - N - sigma^2 D2 N - 2 sigma D1 N, where D2 N and D1 N are
+    grad div N and J^T N for `score_fpe`, lap N and J N for `advective`, with J the Jacobian.
+    """
+    d = derivatives(network, x, t, mixed=form == "score_fpe")
+    if form == "score_fpe":
+        return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, :, None]).sum(1), d.grad_divergence)
+    return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, None, :]).sum(2), d.laplacian)
+
+
+def hutchinson_residuals(
+    network: ScoreNetwork, x: Tensor, t: Tensor, form: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return two independent unbiased estimates of eps_hat, (batch, component): second derivatives only along random
+    signs v, of which E[v_k v_l] = delta_kl (Hutchinson 1990)."""
+
+    def evaluate(x):
+        return network(x, t)
+
+    value, time = jvp(lambda t: network(x, t), (t,), (torch.ones_like(t),))
+    if form == "score_fpe":
+        (advection,) = vjp(evaluate, x)[1](value)
+    else:
+        _, advection = jvp(evaluate, (x,), (value,))
+
+    def second(v):
+        if form == "score_fpe":  # grad (v . J v)
+            return grad(lambda x: (v * jvp(evaluate, (x,), (v,))[1]).sum())(x)
+        return jvp(lambda x: jvp(evaluate, (x,), (v,))[1], (x,), (v,))[1]  # v . Hessian . v
+
+    signs = (torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1 for _ in range(2))
+    known = [tensor.flatten(1) for tensor in (value, time, advection)]
+    first, other = (_residual(network, t, *known, second(v).flatten(1)) for v in signs)
+    return first, other
+
+
+def _residual(network, t, value, time, advection, second):
+    sigma, sigma_dot = network.schedule.sigma(t)[:, None], network.schedule.sigma_dot(t)[:, None]
+    return sigma / sigma_dot * time - value - sigma**2 * second - 2 * sigma * advection

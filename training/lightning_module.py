@@ -115,9 +115,7 @@ class ScoreMatching(LightningModule):
         broken = [name for name, value in self.scalars.items() if not math.isfinite(value)]
         if broken:
             regularizer = self.configuration.regularizer
-            culprit = (
-                f"the regularizer {regularizer.type} (weight {regularizer.weight:g})" if regularizer else "the loss"
-            )
+            name = f"the regularizer {regularizer.type} (weight {regularizer.weight:g})" if regularizer else "the loss"
             good = self.trainer.checkpoint_callback.best_model_path or "none was saved yet"
             raise UserError(
                 f"{name} became infinite or not a number in epoch {self.epochs_done}: {', '.join(broken)}. "

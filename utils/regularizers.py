@@ -183,6 +183,7 @@ def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: st
     return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, None, :]).sum(2), d.laplacian)
 
 
+@torch.enable_grad()  # outside it, as in validation, torch has no forward derivative of the derivative of SiLU
 def hutchinson_residuals(
     network: ScoreNetwork, x: Tensor, t: Tensor, form: str, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

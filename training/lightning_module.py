@@ -16,6 +16,7 @@ from training.data_module import Noised
 from utils.experiments import Configuration, UserError
 from utils.metrics import path_kl_density
 from utils.randomness import keyed_generator
+from utils.regularizers import Consistency
 
 PATH_KL = "path_kl_in_nats/validation"
 MONITOR = "score_matching_loss/validation"  # chooses checkpoints, drives the learning rate and stops early, everywhere
@@ -76,8 +77,11 @@ class ScoreMatching(LightningModule):
             self.exact_on_validation_set = self.truth(data.x, data.t)
         output, exact = self.network(data.x, data.t), self.exact_on_validation_set
         loss = mean_square(output - data.target)
-        penalty = self.penalty(data.x, data.t, keyed_generator(self.configuration.seed, "validation regularizer"))
-        self.record("validation", loss, *[] if penalty is None else [penalty])
+        generator = keyed_generator(self.configuration.seed, "validation regularizer")
+        self.record("validation", loss, self.penalty(data.x, data.t, generator))
+        if isinstance(regularizer := self.configuration.regularizer, Consistency):  # its loss lacks a constant
+            gap = regularizer.squared_gap(self.network, data.x, data.t, truth=self.truth, generator=generator)
+            self.scalars["consistency_gap_squared/validation"] = gap
         self.scalars["excess_loss/validation"] = loss - mean_square(exact - data.target)
         self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
@@ -91,7 +95,7 @@ class ScoreMatching(LightningModule):
 
     def record(self, phase: str, score_matching: Tensor, penalty: Tensor | None = None) -> None:
         """Keep an epoch's losses of one phase for TensorBoard."""
-        self.scalars[f"score_matching_loss/{phase}"] = score_matching
+        self.scalars[f"score_matching_loss/{phase}"] = self.scalars[f"total_loss/{phase}"] = score_matching
         if penalty is not None:
             weighted = self.configuration.regularizer.weight * penalty
             self.scalars[f"regularizer/{phase}"] = penalty
@@ -112,15 +116,19 @@ class ScoreMatching(LightningModule):
 
     def check_finite(self) -> None:
         """Raise UserError where a loss is no longer a number: nothing good comes after it."""
-        broken = [name for name, value in self.scalars.items() if not math.isfinite(value)]
-        if broken:
-            regularizer = self.configuration.regularizer
-            name = f"the regularizer {regularizer.type} (weight {regularizer.weight:g})" if regularizer else "the loss"
-            good = self.trainer.checkpoint_callback.best_model_path or "none was saved yet"
-            raise UserError(
-                f"{name} became infinite or not a number in epoch {self.epochs_done}: {', '.join(broken)}. "
-                f"Try a smaller weight or learning rate. The last good checkpoint: {good}"
-            )
+        if all(map(math.isfinite, self.scalars.values())):
+            return
+        regularizer = self.configuration.regularizer
+        name = f"the regularizer {regularizer.type} (weight {regularizer.weight:g})" if regularizer else "the loss"
+        good = self.trainer.checkpoint_callback.best_model_path or "none was saved yet"
+        raise UserError(
+            f"epoch {self.epochs_done}: {name} became infinite or not a number. Try a smaller weight or learning rate. "
+            f"The last good checkpoint: {good}"
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the number of finished epochs."""
+        self.epochs_done = checkpoint["epochs_done"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""

@@ -131,11 +131,10 @@ class Consistency(_Regularizer):
         generator: torch.Generator,
     ) -> Tensor:
         """Return the mean over batch and components of the loss chosen."""
+        if self.loss == "martingale_product":
+            return self.squared_gap(network, x, t, truth=truth, generator=generator)
         x, times = self.start(network, *self.choose_points(x, t, generator), generator)
         guide = network if self.guide is None else truth
-        if self.loss == "martingale_product":
-            first, second = (self.gap(network, x, times, guide, generator) for _ in range(2))
-            return (first * second).mean()
         sigma, earlier = (network.schedule.sigma(time)[:, None, None] for time in (times[-1], times[0]))
         ends = predictor_corrector(guide, x, times, generator=generator)
         target = sigma * wrapped_normal_score(displacement(x, ends), (sigma**2 - earlier**2).sqrt())
@@ -154,18 +153,22 @@ class Consistency(_Regularizer):
             x = wrap(x + missing.clamp(min=0).sqrt()[:, None, None] * noise)
         return x, times
 
-    def gap(
+    def squared_gap(
         self,
         network: ScoreNetwork,
         x: Tensor,
-        times: Tensor,
-        guide: ScoreNetwork,
+        t: Tensor,
+        *,
+        truth: AnalyticalScoreNetwork,
         generator: torch.Generator,
     ) -> Tensor:
-        """Return sigma_t (s(x', t') - s(x, t)) for one trajectory from x to x', like x."""
-        ends = predictor_corrector(guide, x, times, generator=generator)
-        sigma = network.schedule.sigma(times[-1])[:, None, None]
-        return sigma * network.score(ends, times[0]) - network(x, times[-1])
+        """Return the mean product of sigma_t (s(x', t') - s(x, t)) over two independent trajectories from x to x'."""
+        x, times = self.start(network, *self.choose_points(x, t, generator), generator)
+        here, sigma = network(x, times[-1]), network.schedule.sigma(times[-1])[:, None, None]
+        guide = network if self.guide is None else truth
+        ends = [predictor_corrector(guide, x, times, generator=generator) for _ in range(2)]
+        first, second = (sigma * network.score(end, times[0]) - here for end in ends)
+        return (first * second).mean()
 
 
 Regularizer = Annotated[AnalyticalRegression | FokkerPlanck | Consistency, Field(discriminator="type")]

@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.func import grad, jvp, vjp
 
 from utils.derivatives import derivatives
 from utils.noise_schedule import time_grid
 from utils.samplers import predictor_corrector
-from utils.score_networks import AnalyticalScoreNetwork, ScoreNetwork
+from utils.score_networks import ScoreNetwork
 from utils.settings import Count, NonNegative, Settings
 from utils.torus import displacement, wrap, wrapped_normal_score
 
@@ -30,7 +30,13 @@ class _Regularizer(Settings):
     points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
     batch_size: Count | None = None  # how many of the batch's points; null: all
 
-    def choose_points(self, x: Tensor, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, network: ScoreNetwork, x: Tensor, t: Tensor, *, truth: ScoreNetwork, generator: Generator
+    ) -> Tensor:
+        """Return the value of the regularizer, without its weight."""
+        raise NotImplementedError
+
+    def choose_points(self, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return where the score is judged: x, (point, atom, dimension), and t, (point,)."""
         x, t = x[: self.batch_size], t[: self.batch_size]
         if self.points == "uniform":
@@ -43,15 +49,7 @@ class AnalyticalRegression(_Regularizer):
 
     type: Literal["analytical_regression"] = "analytical_regression"
 
-    def __call__(
-        self,
-        network: ScoreNetwork,
-        x: Tensor,
-        t: Tensor,
-        *,
-        truth: AnalyticalScoreNetwork,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def __call__(self, network, x, t, *, truth, generator):
         """Return the mean squared distance to the exact normalised score."""
         x, t = self.choose_points(x, t, generator)
         with torch.no_grad():
@@ -73,15 +71,7 @@ class FokkerPlanck(_Regularizer):
     weighting: Literal["dimensionless", "none"] = "dimensionless"
     second_derivatives: Literal["exact", "hutchinson"] = "exact"  # hutchinson: cost independent of atoms x dimensions
 
-    def __call__(
-        self,
-        network: ScoreNetwork,
-        x: Tensor,
-        t: Tensor,
-        *,
-        truth: AnalyticalScoreNetwork,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def __call__(self, network, x, t, *, truth, generator):
         """Return the mean squared residual, or an unbiased estimate of it."""
         x, t = self.choose_points(x, t, generator)
         if self.second_derivatives == "exact":
@@ -121,15 +111,7 @@ class Consistency(_Regularizer):
             raise ValueError("number_of_steps must not exceed time_steps")
         return self
 
-    def __call__(
-        self,
-        network: ScoreNetwork,
-        x: Tensor,
-        t: Tensor,
-        *,
-        truth: AnalyticalScoreNetwork,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def __call__(self, network, x, t, *, truth, generator):
         """Return the mean over batch and components of the loss chosen."""
         if self.loss == "martingale_product":
             return self.squared_gap(network, x, t, truth=truth, generator=generator)
@@ -141,7 +123,7 @@ class Consistency(_Regularizer):
         output = network(x, times[-1])
         return (output.square() - 2 * output * target).mean()
 
-    def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return points at times on the grid, the next ones that leave room for the trajectory, and the part of the
         grid that each trajectory takes, (number_of_steps + 1, batch). Noised points are noised on to that time."""
         index = torch.ceil(t * self.time_steps).long().clamp(min=self.number_of_steps)
@@ -153,15 +135,7 @@ class Consistency(_Regularizer):
             x = wrap(x + missing.clamp(min=0).sqrt()[:, None, None] * noise)
         return x, times
 
-    def squared_gap(
-        self,
-        network: ScoreNetwork,
-        x: Tensor,
-        t: Tensor,
-        *,
-        truth: AnalyticalScoreNetwork,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def squared_gap(self, network, x, t, *, truth, generator):
         """Return the mean product of sigma_t (s(x', t') - s(x, t)) over two independent trajectories from x to x'."""
         x, times = self.start(network, *self.choose_points(x, t, generator), generator)
         here, sigma = network(x, times[-1]), network.schedule.sigma(times[-1])[:, None, None]
@@ -188,7 +162,7 @@ def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: st
 
 @torch.enable_grad()  # outside it, as in validation, torch has no forward derivative of the derivative of SiLU
 def hutchinson_residuals(
-    network: ScoreNetwork, x: Tensor, t: Tensor, form: str, generator: torch.Generator
+    network: ScoreNetwork, x: Tensor, t: Tensor, form: str, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """Return two independent unbiased estimates of eps_hat, (batch, component): second derivatives only along random
     signs v, of which E[v_k v_l] = delta_kl (Hutchinson 1990)."""

@@ -37,14 +37,14 @@ class ToyData(LightningDataModule):
     def training_epoch(self, epoch: int) -> Noised:
         """Return the training data in the order and with the noise of one epoch."""
         noise_epoch = epoch if self.data.fresh_noise else 0
-        noised = self._noise(self.training_set, "training noise", noise_epoch)
+        noised = self.noise(self.training_set, "training noise", noise_epoch)
         order = torch.randperm(len(self.training_set), generator=keyed_generator(self.seed, "order", epoch))
         return Noised(*(tensor[order] for tensor in noised))
 
     def validation_set(self) -> Noised:
         """Return the validation data, with data, noise and times fixed by the seed."""
         size = self.data.validation_set_size
-        return self._noise(self.problem.sample(size, keyed_generator(self.seed, "validation data")), "validation noise")
+        return self.noise(self.problem.sample(size, keyed_generator(self.seed, "validation data")), "validation noise")
 
     def train_dataloader(self) -> "OneBatchAnEpoch":
         """Return an iterable that gives the current epoch."""
@@ -55,7 +55,8 @@ class ToyData(LightningDataModule):
         validation_set = self.validation_set()
         return OneBatchAnEpoch(lambda: validation_set)
 
-    def _noise(self, x_0: Tensor, purpose: str, epoch: int = 0) -> Noised:
+    def noise(self, x_0: Tensor, purpose: str, epoch: int = 0) -> Noised:
+        """Return configurations x_0 noised by the random numbers of one purpose and epoch."""
         generator = keyed_generator(self.seed, purpose, epoch)
         if self.data.number_of_times is None:
             t = torch.rand(len(x_0), generator=generator)

@@ -96,7 +96,7 @@ class ScoreViewer(Settings):
 class Configuration(Settings):
     """All that defines a training: the schema of config.yaml."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     toy_problem: ToyProblem
     noise_schedule: NoiseSchedule
     data: Data

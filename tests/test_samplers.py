@@ -32,13 +32,26 @@ def test_time_grid_may_be_walked_in_parts(truth, generator):
     assert ((whole >= 0) & (whole < 1)).all()
 
 
-def test_one_predictor_step_is_its_formula(truth, schedule):
+def test_one_step_of_predictor_and_corrector_is_its_formula(truth, schedule):
     x, times = torch.tensor([[[0.3], [0.9]]], dtype=torch.double), torch.tensor([0.2, 0.5], dtype=torch.double)
-    z = torch.randn(1, 2, 1, generator=torch.Generator().manual_seed(3), dtype=torch.double)
+    same = torch.Generator().manual_seed(3)
+    z, other_z = (torch.randn(1, 2, 1, generator=same, dtype=torch.double) for _ in range(2))
     g = schedule.sigma(times[1]) ** 2 - schedule.sigma(times[0]) ** 2
     expected = wrap(x + g * truth.score(x, times[1:]) + g.sqrt() * z)
-    sampled = predictor_corrector(truth, x, times, generator=torch.Generator().manual_seed(3))
+    e = 0.5 * 2.5e-8 * schedule.sigma(times[0]) ** 2 / 0.001**2
+    expected = wrap(expected + e * truth.score(expected, times[:1]) + (2 * e).sqrt() * other_z)
+    sampled = predictor_corrector(truth, x, times, corrector_steps=1, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(sampled, expected, atol=1e-15)
+
+
+def test_every_sample_may_have_its_own_times(truth):
+    x, grid = torch.rand(2, 2, 1, generator=torch.Generator().manual_seed(0)), time_grid(10)
+    together = predictor_corrector(truth, x, torch.stack([grid[:4], grid[5:9]], 1), generator=torch.Generator())
+    separate = [
+        predictor_corrector(truth, x.clone(), times, generator=torch.Generator())[i]
+        for i, times in enumerate((grid[:4], grid[5:9]))
+    ]
+    assert torch.allclose(together, torch.stack(separate), atol=1e-6)
 
 
 @pytest.mark.parametrize("t", [0.3, 0.8])

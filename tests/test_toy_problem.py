@@ -69,6 +69,17 @@ def test_noised_samples_follow_the_density(symmetric, sigma, generator):
     assert abs(terms.mean()) < 4 * terms.std() / len(x) ** 0.5
 
 
+def test_noised_samples_are_permuted_where_the_law_is_and_as_wide_as_it(generator):
+    assert make_problem(sigma_d=0.04).effective_sigma(torch.tensor(0.03)).item() == pytest.approx(0.05)
+    sigma = torch.full((20_000,), 0.02)
+    for symmetric, expected in ((True, 0.5), (False, 0.0)):
+        problem = make_problem(permutation_symmetric=symmetric)
+        x = problem.sample_noised(sigma, generator)
+        exchanged = (x[:, 0, 0] > 0.5).double().mean()
+        assert abs(exchanged - expected) < 4 * 0.5 / 20_000**0.5  # four binomial standard errors
+        assert problem.nearest_mode(x)[0].std().item() == pytest.approx(0.0005**0.5, rel=4 / (2 * 40_000) ** 0.5)
+
+
 def test_floor_of_score_matching_has_its_closed_form(generator):
     """Without symmetrisation E|sigma grad log K|^2 - E|sigma s|^2 = sigma_d^2 / sigma_eff^2, while wrapping is rare."""
     problem, n = make_problem(permutation_symmetric=False), 400_000

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import sys
 
+import torch
+
 from utils.experiments import Configuration, Run, UserError, configure, read_checkpoint, read_configuration
 
 
@@ -42,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(run: Run, configuration: Configuration, from_scratch: bool = False, overrides: str = "") -> int:
     """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C)."""
+    check_accelerator(configuration.accelerator)
     title = f"{run.experiment}, {run.name}"
     if from_scratch:
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -68,6 +71,13 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False, ov
         return 128 + interrupted
     print(f"{title}: {reason}. The run is in {run.folder}")
     return 0
+
+
+def check_accelerator(name: str) -> None:
+    """Raise UserError where this machine, or this build of torch, has no such device."""
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if name in available and not available[name]():
+        raise UserError(f"accelerator: torch finds no {name} device here; accelerator=cpu is as fast on this problem")
 
 
 def finished(checkpoint: dict, configuration: Configuration) -> str | None:

@@ -90,11 +90,11 @@ def stray_fraction(distance: Tensor, sigma_0: float) -> Estimate:
 
 
 def width_ratio(x: Tensor, problem: ToyProblem, sigma_0: float) -> Estimate:
-    """Return the width of the modes' cores (strays left out) in units of sigma_0; 1 is exact."""
+    """Return the width of the modes' cores (strays left out) in units of sigma_0; 1 is exact, NaN: all are stray."""
     u, _ = problem.nearest_mode(x)
     core = u[u.square().sum((-2, -1)).sqrt() <= STRAY_DISTANCE * sigma_0].double()
     ratio = core.square().mean().sqrt().item() / sigma_0
-    return Estimate(ratio, ratio / math.sqrt(2 * core.numel()), len(core))
+    return Estimate(ratio, ratio / math.sqrt(2 * max(core.numel(), 1)), len(core))
 
 
 def sampler_width_ratio(problem: ToyProblem, schedule: NoiseSchedule, times: Tensor) -> float:

@@ -116,7 +116,6 @@ def test_every_fault_gets_its_line(training):
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="named as if it stood in base_config.yaml, without what was given")
 @pytest.mark.parametrize(
     "override",
     [
@@ -138,7 +137,6 @@ def test_one_switch_makes_law_and_network_symmetric_or_not():
         assert configuration.score_network.permutation_equivariant is switch
 
 
-@pytest.mark.xfail(strict=True, reason="torch refuses it later, with a traceback, when files are written already")
 def test_seed_that_torch_cannot_take_is_refused():
     assert complaint(["seed=99999999999999999999"]).startswith("command line: seed: ")
 
@@ -280,9 +278,6 @@ def not_a_dictionary(path, marker):
     torch.save([1, 2], path)
 
 
-ESCAPES = pytest.mark.xfail(strict=True, reason="ends in a traceback instead of a sentence")
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -290,7 +285,11 @@ ESCAPES = pytest.mark.xfail(strict=True, reason="ends in a traceback instead of 
         cut_short,
         code_in_a_checkpoint,
         code_in_a_pickle,
-        *(pytest.param(d, marks=ESCAPES) for d in (empty, text, no_weights, other_sizes, not_a_dictionary)),
+        empty,
+        text,
+        no_weights,
+        other_sizes,
+        not_a_dictionary,
     ],
 )
 def test_checkpoint_that_is_none_is_named_and_runs_no_code(run, tmp_path, damage):

@@ -345,7 +345,6 @@ def test_killed_run_repeats_exactly_what_was_lost(runs, uninterrupted, capsys):
 
 
 WORDS = ("max_epochs=8", "score_viewer={every_n_epochs: 2}", "optimizer.learning_rate=0.05")
-SKIPS = pytest.mark.xfail(strict=True, reason="Lightning then ends the epoch, and logs it, without training in it")
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +360,7 @@ def short_whole(tmp_path_factory):
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param("lightning_module.ScoreMatching.on_train_epoch_start", marks=SKIPS),
+        "lightning_module.ScoreMatching.on_train_epoch_start",
         "data_module.ToyData.training_epoch",
         "lightning_module.ScoreMatching.training_step",
         "lightning_module.ScoreMatching.validation_step",
@@ -388,7 +387,6 @@ def test_signal_at_any_moment_changes_nothing_but_the_time(short_whole, training
     assert [key for key in short_whole if not equal(stopped[key], short_whole[key])] == []
 
 
-@pytest.mark.xfail(strict=True, reason="the curves are not flushed before last.ckpt is saved")
 @pytest.mark.usefixtures("signals_restored")
 def test_what_a_checkpoint_does_not_repeat_is_on_disk(training, monkeypatch):
     """Or a run that is killed then has a gap in its curves. A thread writes them, and the disk may be slow."""
@@ -409,7 +407,6 @@ def test_what_a_checkpoint_does_not_repeat_is_on_disk(training, monkeypatch):
     assert found == [(epochs, epochs) for epochs in (SAVE_EVERY_N_EPOCHS, SAVE_EVERY_N_EPOCHS + 2)]
 
 
-@pytest.mark.xfail(strict=True, reason="a Ctrl-C before the first epoch shows a traceback")
 def test_ctrl_c_before_the_first_epoch_shows_no_traceback(training, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -67,15 +67,23 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Save from time to time."""
         if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:
-            trainer.save_checkpoint(self.path)
+            self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Save when the training is finished, or was stopped by a signal."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save, after the curves: a resumed run repeats none of the epochs before."""
+        trainer.logger.save()
         trainer.save_checkpoint(self.path)
 
 
 class StopOnSignal(Callback):
-    """Ctrl-C or SIGTERM: the epoch is finished, the state saved. A second Ctrl-C ends at once."""
+    """Ctrl-C or SIGTERM: the epoch is finished, the state saved. A second Ctrl-C ends at once.
+
+    The trainer is told between epochs only: in the middle of one it would leave out what remains of it.
+    """
 
     received: signal.Signals | None = None
 
@@ -84,11 +92,14 @@ class StopOnSignal(Callback):
 
         def stop(number, _):
             self.received = signal.Signals(number)
-            trainer.should_stop = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
+        """Begin no other epoch."""
+        trainer.should_stop = trainer.should_stop or self.received is not None
 
 
 class WholeFilesOnly(TorchCheckpointIO):

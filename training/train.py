@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         configuration = configure(options.experiment, options.overrides)
         run = Run(options.experiment, options.run_name)
         return train(run, configuration, options.from_scratch, shlex.join(options.overrides))
+    except KeyboardInterrupt:  # before the first epoch; later ones end cleanly, see callbacks.StopOnSignal
+        print("Stopped before the first epoch; the same command starts again.", file=sys.stderr)
+        return 130
     except (UserError, OSError) as error:
         if options.debug:
             raise

@@ -7,7 +7,6 @@ specific_config.yaml, `key=value` pairs. Checkpoints are read as tensors and pla
 import difflib
 import json
 import math
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from torch.optim import lr_scheduler
 
 from utils.files import replacing
@@ -97,10 +97,10 @@ class Configuration(Settings):
     """All that defines a training: the schema of config.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+    score_network: Architecture
     toy_problem: ToyProblem
     noise_schedule: NoiseSchedule
     data: Data
-    score_network: Architecture
     regularizer: Regularizer | None
     optimizer: Optimizer
     scheduler: Annotated[PlateauScheduler | CosineScheduler | ConstantScheduler, Field(discriminator="type")]
@@ -109,11 +109,14 @@ class Configuration(Settings):
     score_viewer: ScoreViewer
     accelerator: Literal["cpu", "cuda", "mps", "auto"]
 
-    @model_validator(mode="after")
-    def _truth_is_what_the_network_can_represent(self):
-        if self.toy_problem.permutation_symmetric != self.score_network.permutation_equivariant:
-            raise ValueError("toy_problem.permutation_symmetric and score_network.permutation_equivariant must agree")
-        return self
+    @field_validator("toy_problem")
+    @classmethod
+    def _truth_is_what_the_network_can_represent(cls, problem, info):
+        network = info.data.get("score_network")
+        if network and problem.permutation_symmetric != network.permutation_equivariant:
+            text = "should equal score_network.permutation_equivariant"
+            raise PydanticCustomError("disagreement", text, {"field": "permutation_symmetric"})
+        return problem
 
     def build_truth(self) -> AnalyticalScoreNetwork:
         """Return the network that knows the exact score."""
@@ -211,6 +214,8 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
     """Return one line on one of pydantic's faults: origin, key as the user wrote it, what is wrong, what was given."""
     keys, given = _without_union_tags(fault["loc"], merged), fault["input"]
     text = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if fault["type"] == "disagreement":
+        keys, given = [*keys, fault["ctx"]["field"]], given[fault["ctx"]["field"]]
     if fault["type"] == "missing":
         return f"{_origin(layers, keys[:-1])}: {'.'.join(keys)}: missing"
     if fault["type"] == "extra_forbidden":
@@ -311,9 +316,13 @@ def _experiment_folder(experiment: str) -> Path:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content on the CPU; raises UserError where it is missing, damaged or not plain tensors."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes lead the unpickler to errors of any kind
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path}: not a checkpoint of a training: it holds no state_dict")
+    return checkpoint
 
 
 def load_run(run: Run) -> tuple[Configuration, ScoreNetwork]:
@@ -326,7 +335,11 @@ def load_run(run: Run) -> tuple[Configuration, ScoreNetwork]:
     configuration = read_configuration(run.configuration_file)
     network = configuration.build_network()
     state = read_checkpoint(run.best_checkpoint)["state_dict"]
-    network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+    try:
+        network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{run.best_checkpoint}: not of the network in {run.configuration_file}: {reason}") from error
     return configuration, network.eval()
 
 

@@ -6,4 +6,4 @@ REQUIREMENTS=requirements-dev.txt source "$root/environment.sh"
 cd -- "$root"
 ruff check .
 ruff format --check .
-python -m pytest -n auto "$@"
+python -m pytest -n auto --dist loadgroup "$@"

@@ -562,3 +562,35 @@ def test_validation_loss_is_that_of_score_matching_whatever_the_regularizer():
 def test_data_of_the_seed_are_those_of_the_problem(problem):
     data = ToyData(configure("no_regularizer"))
     assert torch.equal(data.training_set, problem.sample(8192, keyed_generator(1234, "training data")))
+
+
+# --- regularizers
+
+
+@pytest.mark.usefixtures("signals_restored")
+def test_regularizer_that_becomes_infinite_ends_the_run_with_its_name_and_the_last_good_checkpoint(training, capsys):
+    words = "max_epochs=4", *SMALL, "regularizer.weight=1e300", "regularizer.burn_in_epochs=2"
+    assert main(["fokker_planck_regularizer", *words]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("epoch 3: the regularizer fokker_planck (weight 1e+300) became infinite or not a number")
+    best = training / "fokker_planck_regularizer" / "output" / "run1" / "checkpoints" / "best.ckpt"
+    assert said.endswith(str(best))
+    assert all(torch.isfinite(weight).all() for weight in torch.load(best, weights_only=True)["state_dict"].values())
+
+
+@pytest.mark.usefixtures("signals_restored")
+@pytest.mark.parametrize("experiment", [name for name in find_experiments() if name != "no_regularizer"])
+def test_regularizer_is_logged_raw_and_weighted_after_its_burn_in(training, experiment):
+    words = "max_epochs=3", *SMALL, "regularizer.weight=0.25", "regularizer.burn_in_epochs=1"
+    assert main([experiment, *words]) == 0
+    scalars, _ = events(training / experiment / "output" / "run1")
+    for phase in ("training", "validation"):
+        raw, weighted, plain, total = (
+            dict(scalars[f"{name}/{phase}"])
+            for name in ("regularizer", "weighted_regularizer", "score_matching_loss", "total_loss")
+        )
+        assert list(raw) == [1, 2] and list(total) == [0, 1, 2]
+        assert total[0] == plain[0]
+        for epoch in raw:
+            assert weighted[epoch] == pytest.approx(0.25 * raw[epoch], rel=1e-6)
+            assert total[epoch] == pytest.approx(plain[epoch] + weighted[epoch], rel=1e-6)

@@ -27,8 +27,13 @@ PAGE = Path(__file__).parent / "report_page"
 VIDEO = "score_field.mp4"
 BASELINE = "no_regularizer"
 HEADLINE = ("path_kl", "stray_fraction", "width_ratio", "ode_kl", "periodic_w2", "radial_ks")
-LABELS = {"path_kl": "path KL", "ode_kl": "ODE KL", "periodic_w2": "periodic W2", "radial_ks": "radial KS"}
-DISTANCE_FROM_BEST = {"lower": lambda value: value, "higher": lambda value: -value, "closer to 1": lambda v: abs(v - 1)}
+WORDS = {"kl": "KL", "ode": "ODE", "w2": "W2", "ks": "KS", "fp": "Fokker-Planck"}
+DISTANCE_FROM_BEST = {
+    "lower": lambda value: value,
+    "higher": lambda value: -value,
+    "closer to 1": lambda value: abs(value - 1),
+    "closer to 0": abs,
+}
 FIGURES = {  # in the order of the page; a picture that is not named here follows, under the name of its file
     "marginal_distribution": "The exact law at five times: its density on the torus, and the marginal of one atom",
     "score_error_comparison": "Error of the score against time, all experiments",
@@ -123,7 +128,7 @@ class Column:
     @property
     def label(self) -> str:
         """The metric's name as it is read."""
-        return LABELS.get(self.name, self.name.replace("_", " "))
+        return " ".join(WORDS.get(word, word) for word in self.name.split("_"))
 
     @cached_property
     def about(self) -> Metric:
@@ -236,7 +241,7 @@ def find_pictures(folder: Path, output: Path, problems: list[str]) -> list[Pictu
 
 
 def format_estimate(value: float, error: float | None = None) -> str:
-    """Return `value ± error` to two digits of the error, or the value to three digits where there is no error."""
+    """Return `value ± error` to two digits of the error, or the value to four digits where there is no error."""
     error = error if error is not None and math.isfinite(error) and error > 0 else None
     size = max(abs(value), error or 0.0)
     if size == 0:
@@ -252,13 +257,15 @@ def format_estimate(value: float, error: float | None = None) -> str:
 
 def _rounded(value, error, magnitude):
     """To two digits of the error, but to at most five of the value."""
-    digits = 2 - magnitude if error is None else min(1 - math.floor(math.log10(error)), 4 - magnitude)
+    digits = 3 - magnitude if error is None else min(1 - math.floor(math.log10(error)), 4 - magnitude)
     decimals = max(digits, 0)
-    text = f"{value:.{decimals}f}"
+    text = f"{abs(value):.{decimals}f}"
+    if value < 0 and float(text):
+        text = f"\N{MINUS SIGN}{text}"
     if error is not None:
         small = f"{error:.{decimals}f}"
         text += f" ± {small if float(small) else format(error, '.1g')}"
-    return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text
+    return text
 
 
 def _url(path, output):

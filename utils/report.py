@@ -6,6 +6,7 @@ the network. What it shows stands in each run's metrics.json; what a file leaves
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -70,16 +71,17 @@ class Metric(_Read):
             return "no value"
         return None if math.isfinite(self.value) else "not finite"
 
-    def __str__(self) -> str:
-        """Return the value with its standard error, to two digits of the error."""
-        return "\N{EN DASH}" if self.missing else format_estimate(self.value, self.standard_error)
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The value and its standard error as text, to two digits of the error; nothing for an error that is not."""
+        return ("\N{EN DASH}", "") if self.missing else format_estimate(self.value, self.standard_error)
 
     @property
     def range(self) -> str:
         """The interval as text, or nothing."""
         if self.missing or not self.interval or not all(map(math.isfinite, self.interval)):
             return ""
-        return "95 %: {} to {}".format(*map(format_estimate, self.interval))
+        return "95 %: {:.3g} to {:.3g}".format(*self.interval)
 
 
 class Entry(_Read):
@@ -92,7 +94,7 @@ class Entry(_Read):
     sampling: dict[str, Any] = {}
     network_evaluations_per_sample: int | None = None
     wall_clock_seconds: float | None = None
-    configuration_difference: dict[str, tuple[Any, Any]] = {}
+    configuration_difference: dict[str, tuple[Any, Any]] | None = None
     metrics: dict[str, Metric] = {}
     folder: Path
 
@@ -240,32 +242,24 @@ def find_pictures(folder: Path, output: Path, problems: list[str]) -> list[Pictu
     return pictures
 
 
-def format_estimate(value: float, error: float | None = None) -> str:
-    """Return `value ± error` to two digits of the error, or the value to four digits where there is no error."""
-    error = error if error is not None and math.isfinite(error) and error > 0 else None
-    size = max(abs(value), error or 0.0)
-    if size == 0:
-        return "0"
-    magnitude = math.floor(math.log10(size))
-    if -4 <= magnitude <= 4:
-        return _rounded(value, error, magnitude)
-    scale = 10.0**magnitude
-    text = _rounded(value / scale, (error / scale or None) if error else None, 0)
-    power = f"10{str(magnitude).translate(SUPERSCRIPTS)}"
-    return f"({text}) \N{MULTIPLICATION SIGN} {power}" if error else f"{text} \N{MULTIPLICATION SIGN} {power}"
+def format_estimate(value: float, error: float | None = None) -> tuple[str, str]:
+    """Return value and standard error as text: to two digits of the error, or the value to four where there is none.
 
-
-def _rounded(value, error, magnitude):
-    """To two digits of the error, but to at most five of the value."""
-    digits = 3 - magnitude if error is None else min(1 - math.floor(math.log10(error)), 4 - magnitude)
-    decimals = max(digits, 0)
-    text = f"{abs(value):.{decimals}f}"
-    if value < 0 and float(text):
-        text = f"\N{MINUS SIGN}{text}"
-    if error is not None:
-        small = f"{error:.{decimals}f}"
-        text += f" ± {small if float(small) else format(error, '.1g')}"
-    return text
+    Both have the same number of decimals and the same power of ten. An error of zero, or none, is an empty text.
+    """
+    error = error if error is not None and math.isfinite(error) and error > 0 else 0.0
+    size = max(abs(value), error)
+    magnitude = math.floor(math.log10(size)) if size else 0
+    power = 0 if -4 <= magnitude <= 4 else max(magnitude, -300)  # 10**power is to be a float
+    value, error, magnitude = value / 10.0**power, error / 10.0**power, magnitude - power
+    digits = min(1 - math.floor(math.log10(error)), 4 - magnitude) if error else 3 - magnitude
+    decimals = max(digits, 0) if value or error else 0
+    times = f" \N{MULTIPLICATION SIGN} 10{str(power).translate(SUPERSCRIPTS)}" if power else ""
+    number, spread = f"{abs(value):.{decimals}f}", f"{error:.{decimals}f}{times}" if error else ""
+    if error and not float(f"{error:.{decimals}f}"):
+        spread = f"{error * 10.0**power:.1g}"  # far smaller than the digits that are shown
+    sign = "\N{MINUS SIGN}" if value < 0 and float(number) else ""
+    return f"{sign}{number}{times}", spread
 
 
 def _url(path, output):
@@ -283,6 +277,6 @@ def _environment():
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["breakable"] = lambda text: Markup(str(escape(text)).replace("_", "_<wbr>"))
+    environment.filters["breakable"] = lambda text: Markup(re.sub("([_.])", r"\1<wbr>", str(escape(text))))
     environment.filters["as_written"] = lambda value: value if isinstance(value, str) else json.dumps(value)
     return environment

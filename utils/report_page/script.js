@@ -110,12 +110,19 @@ function compare(a, b, sign) {
 (() => {
   const box = document.getElementById("explanation");
   let closing = 0;
+  let header = null;
 
   function open(button) {
     clearTimeout(closing);
+    header = button.closest("th");
     box.textContent = document.getElementById(button.getAttribute("aria-describedby")).textContent;
     box.hidden = false;
-    const { left, bottom } = button.closest("th").getBoundingClientRect();
+    place();
+  }
+
+  function place() {
+    if (box.hidden) return;
+    const { left, bottom } = header.getBoundingClientRect();
     box.style.left = `${Math.max(8, Math.min(left, document.documentElement.clientWidth - box.offsetWidth - 8))}px`;
     box.style.top = `${bottom + 4}px`;
   }
@@ -135,7 +142,7 @@ function compare(a, b, sign) {
   box.addEventListener("mouseenter", () => clearTimeout(closing));
   box.addEventListener("mouseleave", closeSoon);
   document.addEventListener("keydown", (event) => event.key === "Escape" && close());
-  document.addEventListener("scroll", close, { capture: true, passive: true });
+  document.addEventListener("scroll", place, { capture: true, passive: true });
 })();
 
 // Paper has nothing to open.

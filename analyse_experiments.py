@@ -1,4 +1,4 @@
-"""Draws samples from trained experiments and from the exact score, and writes pictures, videos, numbers and a page of all.
+"""Draws samples from trained experiments and the exact score; writes pictures, videos, numbers and a page of it all.
 
 `python analyse_experiments.py --help` explains. Everything heavy is imported after the command line is understood.
 """

@@ -5,6 +5,7 @@ import os
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,19 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 class Chromium:
     """One tab of a headless Chromium; what it requests and complains about is kept in `requests` and `complaints`."""
 
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900):
+    def __init__(self, width: int = 1280, height: int = 900):
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # short: a socket's path has a limit
+        profile = self._folder.name
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         command = [EXECUTABLE, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
         redirected = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash", *command]
-        self._process = subprocess.Popen(redirected, pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            redirected,
+            pass_fds=(to_browser, from_browser),
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": profile},
+        )
         os.close(to_browser)
         os.close(from_browser)
         self._buffer, self._number, self._session = b"", 0, None
@@ -39,9 +47,14 @@ class Chromium:
 
     def __exit__(self, *_):
         self._process.terminate()
-        self._process.wait(20)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         os.close(self._read)
         os.close(self._write)
+        self._folder.cleanup()
 
     def send(self, method: str, **parameters) -> dict[str, Any]:
         """Return the answer to a command of the protocol."""

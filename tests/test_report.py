@@ -110,6 +110,18 @@ def test_what_is_missing_is_a_dash_with_its_reason_and_never_wins(tmp_path, read
     assert "best: " in page.row("no_")[1]
 
 
+def test_a_reason_that_was_recorded_is_shown(tmp_path, read):
+    write_run(tmp_path, "no_regularizer", ["absent", 0.5], video=False, left_out={"path_kl": "the score diverges"})
+    write_run(tmp_path, "other_regularizer", [0.4, 0.5], video=False)
+    assert read().row("no_")[1] == "– the score diverges"  # noqa: RUF001
+
+
+@pytest.mark.parametrize("seconds", [3.21, {"sampling": 1.0, "video": 2.21}, {"sampling": 1.0, "total": 3.21}])
+def test_the_time_of_the_analysis_is_shown_whole(tmp_path, read, seconds):
+    write_run(tmp_path, "no_regularizer", [0.3], video=False, wall_clock_seconds=seconds)
+    assert "analysed in 3.2 s" in " ".join(read().text.split())
+
+
 def test_an_empty_folder_makes_a_page_that_says_so(read):
     assert "No experiment has been analysed yet" in read().text
 
@@ -196,7 +208,7 @@ def browser(tmp_path_factory):
     write_run(output, "w" * 80, [30.0, 0.2, 1.1, 0.5], folder="w", configuration_difference={"k" * 80: [1, "v" * 80]})
     Image.new("RGB", (1500, 20), "white").save(output / "marginal_distribution.png")
     page = write_report(output)
-    with Chromium(tmp_path_factory.mktemp("profile")) as browser:
+    with Chromium() as browser:
         browser.resize(1280)
         browser.open(page)
         browser.output = output
@@ -297,7 +309,7 @@ def test_a_video_that_cannot_be_played_says_so(tmp_path, browser):
     broken = write_run(tmp_path, "other", [0.4], video=False)
     (broken / "score_field.mp4").write_bytes(b"no video")
     page = write_report(tmp_path)
-    with Chromium(tmp_path / "profile") as other:
+    with Chromium() as other:
         other.open(page)
         other.wait_for("[...document.querySelectorAll('.missing')].some(p => p.innerText.includes('cannot be played'))")
         other.wait_for(f"{VIDEOS}[0].readyState >= 2")

@@ -27,7 +27,7 @@ from utils.videos import FRAMES_PER_SECOND
 PAGE = Path(__file__).parent / "report_page"
 VIDEO = "score_field.mp4"
 BASELINE = "no_regularizer"
-HEADLINE = ("path_kl", "stray_fraction", "width_ratio", "ode_kl", "periodic_w2", "radial_ks")
+HEADLINE = ("path_kl", "stray_fraction", "width_ratio", "ode_kl", "periodic_w2", "wasserstein_2", "radial_ks")
 WORDS = {"kl": "KL", "ode": "ODE", "w2": "W2", "ks": "KS", "fp": "Fokker-Planck"}
 DISTANCE_FROM_BEST = {
     "lower": lambda value: value,
@@ -38,12 +38,15 @@ DISTANCE_FROM_BEST = {
 FIGURES = {  # in the order of the page; a picture that is not named here follows, under the name of its file
     "marginal_distribution": "The exact law at five times: its density on the torus, and the marginal of one atom",
     "score_error_comparison": "Error of the score against time, all experiments",
+    "residual_comparison": "Residual of the score's Fokker-Planck equation against time, all experiments",
+    "consistency_comparison": "Consistency gap against time, all experiments",
     "samples_comparison": "Samples of all experiments on the torus; a cross is a stray",
     "learning_curves": "Learning curves of all experiments",
     "samples": "Samples on the torus and about each mode; a cross is a stray",
     "radial_distribution": "Distances of the samples from their nearest mode: histogram, exact law, and what this "
     "sampler reaches with the exact score (dashed)",
     "score_error": "Error of the score against time, beside the size of the score",
+    "maps": "The size of the score over the torus: the model's, the exact one's, and that of the error",
 }
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -53,22 +56,24 @@ class _Read(BaseModel):
 
 
 class Metric(_Read):
-    """One number of one run, as metrics.json has it; an interval is of 95 %."""
+    """One number of one run, as metrics.json has it; an interval is of 95 %, a reason says why there is no value."""
 
     value: float | None = None
     standard_error: float | None = None
     interval: tuple[float, float] | None = None
     number_of_points: int | None = None
+    label: str | None = None
     unit: str | None = None
     definition: str | None = None
     source: str | None = None
     better: str | None = None
+    reason: str | None = None
 
     @property
     def missing(self) -> str | None:
         """Why there is no number to show, or None where there is one."""
         if self.value is None:
-            return "no value"
+            return self.reason or "no value"
         return None if math.isfinite(self.value) else "not finite"
 
     @property
@@ -81,6 +86,8 @@ class Metric(_Read):
         """The interval as text, or nothing."""
         if self.missing or not self.interval or not all(map(math.isfinite, self.interval)):
             return ""
+        if self.interval[0] == self.interval[1]:
+            return ""  # all draws are the same: it says nothing
         return "95 %: {:.3g} to {:.3g}".format(*self.interval)
 
 
@@ -93,9 +100,10 @@ class Entry(_Read):
     code_version: str = "unknown"
     sampling: dict[str, Any] = {}
     network_evaluations_per_sample: int | None = None
-    wall_clock_seconds: float | None = None
+    wall_clock_seconds: float | dict[str, float] | None = None  # by part, with their total
     configuration_difference: dict[str, tuple[Any, Any]] | None = None
     metrics: dict[str, Metric] = {}
+    left_out: dict[str, str] = {}  # metrics without a value, and why
     folder: Path
 
     @property
@@ -114,6 +122,12 @@ class Entry(_Read):
         return not (self.control or self.oracle)
 
     @property
+    def seconds(self) -> float | None:
+        """How long the analysis took."""
+        seconds = self.wall_clock_seconds
+        return seconds.get("total", sum(seconds.values())) if isinstance(seconds, dict) else seconds
+
+    @property
     def settings(self) -> str:
         """How its samples were drawn, as text."""
         settings = self.sampling | {"network_evaluations_per_sample": self.network_evaluations_per_sample}
@@ -130,7 +144,7 @@ class Column:
     @property
     def label(self) -> str:
         """The metric's name as it is read."""
-        return " ".join(WORDS.get(word, word) for word in self.name.split("_"))
+        return self.about.label or " ".join(WORDS.get(word, word) for word in self.name.split("_"))
 
     @cached_property
     def about(self) -> Metric:
@@ -139,7 +153,7 @@ class Column:
 
     def __getitem__(self, entry: Entry) -> Metric:
         """Return the metric of a run, without a value where the run has none."""
-        return entry.metrics.get(self.name, Metric())
+        return entry.metrics.get(self.name) or Metric(reason=entry.left_out.get(self.name))
 
     @cached_property
     def _best(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Draws samples from trained experiments and from the exact score, and writes pictures, videos and numbers of each.
+"""Draws samples from trained experiments and the exact score; writes pictures, videos, numbers and a page of it all.
 
 `python analyse_experiments.py --help` explains. Everything heavy is imported after the command line is understood.
 """
@@ -60,6 +60,7 @@ def analyse(options: argparse.Namespace) -> int:
     """Analyse every experiment asked for; return 1 where one could not be, else 0."""
     from utils import analysis
     from utils.experiments import ANALYTICAL, Run, UserError, find_experiments
+    from utils.report import write_report
 
     names = list(dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()]))
     runs = [Run(name, "run1" if name == ANALYTICAL else options.run_name) for name in names]  # refuses unknown names
@@ -80,7 +81,9 @@ def analyse(options: argparse.Namespace) -> int:
                 raise
             left_out.append(str(error))
     analysis.write_summary(results, options.output_dir)
+    page = write_report(options.output_dir)
     print(f"\nPictures, videos and numbers: {options.output_dir}")
+    print(f"Open this first: {page.resolve()}")
     for line in left_out:
         print(line, file=sys.stderr)
     return 1 if left_out else 0

@@ -13,12 +13,14 @@ import numpy as np
 
 from utils.files import replacing
 
+FRAMES_PER_SECOND = 10  # so that 61 frames take six seconds
+
 
 class VideoError(RuntimeError):
     """ffmpeg could not be started or failed. The message ends with ffmpeg's own."""
 
 
-def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: float = 10) -> None:
+def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: float = FRAMES_PER_SECOND) -> None:
     """Write frames, each (height, width, 3) of 8 bits with even sizes, as an mp4 file.
 
     Raises ValueError for frames that cannot be encoded and VideoError when ffmpeg fails. What goes wrong, here or in

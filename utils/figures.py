@@ -291,7 +291,7 @@ class ScoreFieldFigure(_KeptCanvas):
     def pixels(self, model_arrows: Array, title: str) -> Array:
         """Return the picture of the model's arrows, (k, m, 2), as pixels (height, width, 3) of 8 bits."""
         for quiver, arrows, exact in zip(self.model, model_arrows, self.exact_arrows, strict=True):
-            quiver.set_UVC(*arrows.T, np.linalg.norm(arrows - exact, axis=1))
+            quiver.set_UVC(*arrows.T, np.maximum(np.linalg.norm(arrows - exact, axis=1), ERROR_NORM.vmin))
         self.title.set_text(title)
         return self._redraw(self.shaded, [*self.model, self.title])[..., :3].copy()
 

@@ -313,10 +313,10 @@ def summary_table(results: Mapping[Run, Result]) -> str:
     """Return the headline numbers, a line for each run, with the error of the last digit in brackets."""
     titles = [result.title + (" *" if result.configuration.is_oracle else "") for result in results.values()]
     width = max(map(len, titles))
-    lines = [" " * width + "".join(f"{heading:>12}" for heading, _ in HEADLINE.values())]
+    lines = [" " * width + "".join(f" {heading:>11}" for heading, _ in HEADLINE.values())]
     for title, result in zip(titles, results.values(), strict=True):
         found = ((result.report.estimates.get(name), factor) for name, (_, factor) in HEADLINE.items())
-        lines.append(f"{title:{width}}" + "".join(f"{str(e.scaled(f)) if e else '-':>12}" for e, f in found))
+        lines.append(f"{title:{width}}" + "".join(f" {str(e.scaled(f)) if e else '-':>11}" for e, f in found))
     if any(result.configuration.is_oracle for result in results.values()):
         lines.append("* oracle: its training is told the answer")
     return "\n".join(lines)

@@ -152,9 +152,9 @@ METRICS: dict[str, Metric] = {
 } | _under("noised") | _under("uniform")  # fmt: skip
 
 HEADLINE = {  # name -> heading and factor of the printed table
-    "path_kl": ("path KL/nats", 1),
-    "ode_kl": ("ODE KL/nats", 1),
-    "stray_fraction": ("strays/%", 100),
+    "path_kl": ("path KL", 1),
+    "ode_kl": ("ODE KL", 1),
+    "stray_fraction": ("strays, %", 100),
     "wasserstein_2": ("W2", 1),
     "residual_score_fpe_noised": ("FP residual", 1),
     "consistency_gap_noised": ("gap", 1),

@@ -76,15 +76,15 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         """Return the value with the error of its last digit in brackets, 0.0213(4), or to three digits without."""
-        error = self.standard_error
         if self.value == 0:
             return "0"
-        if error is None or not 0 < error < abs(self.value):
-            return f"{self.value:.2g}" + ("" if error is None or error == 0 else f"({error:.0e})".replace("e-0", "e-"))
-        places = -math.floor(math.log10(float(f"{error:.0e}")))
-        if not 0 <= places <= 5:
-            return f"{self.value:.2e}"
-        return f"{self.value:.{places}f}({error * 10**places:.0f})"
+        if not self.standard_error:
+            return f"{self.value:.3g}"
+        places = -math.floor(math.log10(float(f"{self.standard_error:.0e}")))
+        if places > 5:
+            return f"{self.value:.1e}"
+        places = max(places, 0)
+        return f"{self.value:.{places}f}({self.standard_error * 10**places:.0f})"
 
 
 def _error_of_mean(draws):

@@ -19,7 +19,7 @@ from utils.score_networks import NARROW, ScoreNetwork
 PATH_KL_POINTS = 20_000
 PER_BIN = {"score error": 500, "excess": 500, "field": 150, "gap": 500, "circulation": 20}  # points in each bin of t
 TRANSPORT_SAMPLES = 5_000
-ODE_POINTS, ODE_UNIFORM_POINTS = 400, 150
+ODE_POINTS, ODE_UNIFORM_POINTS = 400, 100
 MEMORY_TIMES, MEMORY_POINTS = (0.0, 0.1, 0.2, 0.3), 60  # early, or the training set and its law look alike
 
 
@@ -75,9 +75,9 @@ def _score(report, network, truth, draws):
     report.add(metrics.excess_loss(network, truth, PER_BIN["excess"], draws("excess")))
     for law, points in points_under_both_laws(truth, PER_BIN["score error"], draws("score error")).items():
         report.add(*metrics.score_error(network, truth, points), f"_{law}")
-    for law in ("noised", "uniform"):
-        if f"score_error_on_ridges_{law}" not in report.estimates:
-            report.skipped[f"score_error_on_ridges_{law}"] = "no permutation ridges, or too few points on them"
+    for name in (f"score_error_{place}_ridges_{law}" for place in ("on", "off") for law in ("noised", "uniform")):
+        if name not in report.estimates:
+            report.skipped[name] = "no permutation ridges, or too few points on them"
 
 
 def _field(report, network, truth, draws):
@@ -94,7 +94,7 @@ def _field(report, network, truth, draws):
 def _ode(report, network, truth, draws):
     precise = diagnostics.in_float64(network)
     try:
-        report.add(diagnostics.ode_likelihood(precise, truth, ODE_POINTS, ODE_UNIFORM_POINTS, draws("ODE"))[0])
+        report.add(diagnostics.ode_likelihood(precise, truth, ODE_POINTS, ODE_UNIFORM_POINTS, draws("ODE")))
     except FloatingPointError as error:
         report.skipped |= {"ode_kl": str(error), "ode_mass": str(error)}
 

@@ -229,8 +229,8 @@ def nearest_neighbour_ratio(
         distances.append(torch.from_numpy(tree.query(core.flatten(1).double().numpy() % 1)[0]))
     ours, theirs = (Estimate.of_mean(d) for d in distances)
     ratio = ours.value / theirs.value
-    relative = math.hypot(ours.standard_error / ours.value, theirs.standard_error / theirs.value)
-    return Estimate(ratio, ratio * relative, ours.number_of_points)
+    error = math.hypot(ours.standard_error, ratio * theirs.standard_error) / theirs.value
+    return Estimate(ratio, error, ours.number_of_points)
 
 
 def width_ratio(x: Tensor, problem: ToyProblem, sigma_0: float) -> Estimate:

@@ -295,7 +295,7 @@ def test_stated_error_of_the_gap_is_its_spread(schedule):
 
 def test_ode_of_the_truth_has_no_divergence_and_mass_1(truth):
     found = diagnostics.ode_likelihood(truth, truth, 100, 20, seeded())
-    assert abs(found["ode_kl"].value) < 1e-3  # the solver's tolerance, over some hundred steps
+    assert near(found["ode_kl"], 0, 2) and found["ode_kl"].standard_error < 2e-3  # all of it the solver's
     assert (
         abs(found["ode_mass"].value - 1) < 4 * found["ode_mass"].standard_error + 5e-4
     )  # no uniform point near a mode

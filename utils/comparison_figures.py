@@ -1,7 +1,7 @@
 """Figures that set experiments side by side, in the style of `figures.py`: arrays in, pictures out.
 
 Curves go by experiment name; a name has the same colour and dashes in every figure, the exact score is black. What a
-logarithmic axis cannot show (the exact score's error of 0) is said in the legend.
+logarithmic axis cannot show (the exact score's error of 0, up to rounding) is said in the legend.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +17,8 @@ COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", (0, (6, 2)), (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1.5)), (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)))
 EXACT = "analytical"
 MAGNITUDES = LogNorm(0.01, 30)  # of the normalised score: the base case's largest is about 18
+
+ROUNDING = 1e-9  # what is always smaller is 0 up to the rounding of float64, and would only squeeze the axis
 
 Band = tuple[Array, Array, Array | None]  # abscissa, values, standard errors
 
@@ -38,13 +40,15 @@ def comparison_figure(
     """
     names = list(dict.fromkeys(name for curves in panes.values() for name in curves))
     styles, keys = _styles(names), {}
-    figure = _figure(5.2 * len(panes) + 0.6, 4.6 + 0.24 * (-(-len(names) // 2)), layout="constrained")
+    figure = _figure(
+        (5.2 if len(panes) < 3 else 4.2) * len(panes) + 0.6, 4.6 + 0.24 * (-(-len(names) // 2)), layout="constrained"
+    )
     figure.suptitle(title)
     for axes, (heading, curves) in zip(figure.subplots(1, len(panes), squeeze=False)[0], panes.items(), strict=True):
         for name, (x, values, errors) in curves.items():
-            shown = values if linear_below else np.where(values > 0, values, np.nan)
-            (line,) = axes.plot(x, shown, label=name, linewidth=1.5, **styles[name])
-            keys.setdefault(name, [line, True])[1] &= not np.any(values)
+            shown = values if linear_below else np.where(values > ROUNDING, values, np.nan)
+            (line,) = axes.plot(x, shown, label=name, linewidth=1.5 if errors is not None else 1, **styles[name])
+            keys.setdefault(name, [line, True])[1] &= bool(np.all(np.abs(values) < ROUNDING))
             if errors is not None:
                 low, high = shown - errors, shown + errors
                 low = low if linear_below else np.maximum(low, 0.2 * shown)  # a band to 0 would fill the axis
@@ -57,7 +61,7 @@ def comparison_figure(
             axes.set_yscale("log")
         axes.grid(color="0.9")
     figure.axes[0].set_ylabel(ylabel)
-    labels = [f"{name} (exactly 0)" if always_zero else name for name, (_, always_zero) in keys.items()]
+    labels = [f"{name} (0 up to rounding)" if always_zero else name for name, (_, always_zero) in keys.items()]
     figure.legend([line for line, _ in keys.values()], labels, loc="outside lower center", ncols=2, handlelength=3.5)
     return figure
 
@@ -80,6 +84,7 @@ def samples_comparison_figure(
     figure = _figure(3.9 * columns, 4.05 * rows + 0.9, layout="constrained")
     figure.suptitle(title)
     panes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    size = "small" if max(map(len, samples)) < 42 else "x-small"
     for axes, (name, x) in zip(panes, samples.items(), strict=False):
         stray, style = is_stray[name], {"ls": "none", "rasterized": True}
         _torus(axes)
@@ -87,7 +92,7 @@ def samples_comparison_figure(
         axes.plot(*x[~stray].T, "o", ms=1.8, mew=0, alpha=0.5, color=BLUE, label="near a mode", **style)
         axes.plot(*x[stray].T, "x", ms=3.5, mew=0.8, color=VERMILLION, label="stray", **style)
         axes.plot(*modes.T, "+", ms=7, mew=1, color="white", zorder=3)
-        axes.set_title(f"{name}\n{stray.mean():.2%} stray", size="small" if len(name) < 42 else "x-small")
+        axes.set_title(f"{name}\n{stray.mean():.2%} stray", size=size)
     for axes in panes[len(samples) :]:
         axes.remove()
     (key, cross), texts = panes[0].get_legend_handles_labels()
@@ -110,7 +115,8 @@ def maps_figure(times: Sequence[float], model: Array, exact: Array, error: Array
     for row, name, maps in zip(panes, names, (model, exact, error), strict=True):
         for axes, values in zip(row, maps, strict=True):
             shown = np.maximum(values, MAGNITUDES.vmin / 10).T
-            image = axes.imshow(shown, norm=MAGNITUDES, cmap="cividis", extent=(0, 1, 0, 1), origin="lower")
+            place = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "bilinear"}
+            image = axes.imshow(shown, norm=MAGNITUDES, cmap="cividis", **place)
             _torus(axes)
             axes.label_outer()
         row[0].set_ylabel(f"{name}\n{ATOMS[1]}")

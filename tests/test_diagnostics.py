@@ -192,6 +192,13 @@ def test_exact_samples_pass_every_test_of_samples(coordinates, schedule):
     assert metrics.nearest_neighbour_ratio(copies, data, truth, seeded(4)).value < 1e-3
 
 
+def test_neighbours_are_found_across_the_seam(schedule):
+    """A sample 2e-4 from the only training point, on the other side of 0; an exact draw is about 8e-3 away."""
+    truth = AnalyticalScoreNetwork(make_problem([[0.0]]), schedule)
+    x, data = torch.full((50, 1, 1), 1e-4), torch.full((1, 1, 1), 0.9999)
+    assert 0.01 < metrics.nearest_neighbour_ratio(x, data, truth, seeded()).value < 0.05
+
+
 def test_radial_distance_is_the_largest_gap_between_the_laws(schedule, problem):
     """All samples at r = sigma_0 sqrt(2 ln 2), the median radius: the laws are half apart."""
     distance = torch.full((100,), 2 * math.log(2)).sqrt()

@@ -80,6 +80,7 @@ def analyse(options: argparse.Namespace) -> int:
             if options.debug:
                 raise
             left_out.append(str(error))
+    analysis.draw_comparison(results, options.output_dir)
     analysis.write_summary(results, options.output_dir)
     page = write_report(options.output_dir)
     print(f"\nPictures, videos and numbers: {options.output_dir}")

@@ -31,8 +31,7 @@ class ToyData(LightningDataModule):
         super().__init__()
         self.data, self.seed = configuration.data, configuration.seed
         self.problem, self.schedule = configuration.toy_problem, configuration.noise_schedule
-        size = self.data.training_set_size
-        self.training_set = self.problem.sample(size, keyed_generator(self.seed, "training data"))
+        self.training_set = configuration.training_set()
 
     def training_epoch(self, epoch: int) -> Noised:
         """Return the training data in the order and with the noise of one epoch."""

@@ -28,9 +28,7 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> Signals
         max_epochs=configuration.max_epochs,
         accelerator=configuration.accelerator,
         devices=1,
-        logger=callbacks.RunLogger(
-            run.folder.parent, name="", version=run.name, default_hp_metric=False, purge_step=epochs_done
-        ),
+        logger=callbacks.RunLogger(run, epochs_done),
         callbacks=[*_callbacks(run, configuration), stop],
         plugins=[callbacks.WholeFilesOnly()],
         enable_progress_bar=False,

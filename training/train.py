@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from utils.experiments import Configuration, Run, UserError, configure, read_checkpoint, read_configuration
+from utils.experiments import Configuration, Run, UserError, configure, difference, read_checkpoint, read_configuration
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -97,9 +97,9 @@ def check_same_configuration(run: Run, configuration: Configuration, reason: str
 
     A run that has finished may be given more epochs.
     """
-    before, now = flat(read_configuration(run.configuration_file).as_dict()), flat(configuration.as_dict())
-    differences = {key: (before.get(key), now.get(key)) for key in before | now if before.get(key) != now.get(key)}
-    if differences.keys() == {"max_epochs"} and reason and configuration.max_epochs > before["max_epochs"]:
+    before = read_configuration(run.configuration_file)
+    differences = difference(before, configuration)
+    if differences.keys() == {"max_epochs"} and reason and configuration.max_epochs > before.max_epochs:
         return
     if differences:
         lines = [f"  {key}: {old} in the run, {new} now" for key, (old, new) in differences.items()]
@@ -107,14 +107,6 @@ def check_same_configuration(run: Run, configuration: Configuration, reason: str
             f"{run.folder}: this run was begun with another configuration:\n" + "\n".join(lines) + "\n"
             "Choose another --run-name, or --from-scratch to remove it and start over."
         )
-
-
-def flat(block: dict, prefix: str = "") -> dict:
-    """Return nested dictionaries as one, with dotted keys."""
-    items = {}
-    for key, value in block.items():
-        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return items
 
 
 if __name__ == "__main__":

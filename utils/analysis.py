@@ -2,21 +2,26 @@
 
 import csv
 import json
+import math
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from utils import figures, metrics, views
-from utils.experiments import ANALYTICAL, ROOT, Configuration, Run, configure, load_run
+from utils import comparison_figures, figures, metrics, views
+from utils.catalogue import HEADLINE, describe
+from utils.estimates import Curve
+from utils.evaluation import Report, evaluate
+from utils.experiments import ANALYTICAL, ROOT, Configuration, Run, configure, difference, load_run
 from utils.files import replacing
-from utils.metrics import Estimate
 from utils.noise_schedule import time_grid
 from utils.randomness import keyed_generator
 from utils.samplers import predictor_corrector
@@ -26,9 +31,8 @@ from utils.videos import write_video
 CHUNK = 2_000  # samples carried together: larger ones leave the processor's cache and take half as long again
 VIDEO_FRAMES = 61
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-ERROR_TIMES = 41
-POINTS_PER_TIME = 2_000
-PATH_KL_POINTS = 20_000
+MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
+STOPS = 11  # times along the sampler, both ends included, at which the samples' law is compared with the exact one
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,21 @@ class Sampling:
         """How often the network is evaluated for one sample."""
         return self.time_steps * (1 + self.corrector_steps)
 
-    def draw(self, network: ScoreNetwork, configuration: Configuration) -> Tensor:
-        """Return samples of the reverse diffusion, (sample, atom, dimension)."""
-        generator, chunks = keyed_generator(self.seed, "sampling"), []
+    def draw(self, network: ScoreNetwork, configuration: Configuration) -> dict[float, Tensor]:
+        """Return samples of the reverse diffusion, (sample, atom, dimension), at a few times on the way from 1 to 0."""
+        generator, times = keyed_generator(self.seed, "sampling"), self.times
+        stops = sorted({round(i * self.time_steps / (STOPS - 1)) for i in range(STOPS)}, reverse=True)
+        chunks: dict[float, list[Tensor]] = {times[i].item(): [] for i in stops}
+        options = {"corrector_steps": self.corrector_steps, "generator": generator}
         with tqdm(total=self.number_of_samples, desc="  samples", leave=False, disable=None) as bar:
             for first in range(0, self.number_of_samples, CHUNK):
                 x = self._start(min(CHUNK, self.number_of_samples - first), configuration, generator)
-                chunks.append(
-                    predictor_corrector(
-                        network, x, self.times, corrector_steps=self.corrector_steps, generator=generator
-                    )
-                )
+                chunks[1.0].append(x)
+                for upper, lower in pairwise(stops):
+                    x = predictor_corrector(network, x, times[lower : upper + 1], **options)
+                    chunks[times[lower].item()].append(x)
                 bar.update(len(x))
-        return torch.cat(chunks)
+        return {t: torch.cat(parts) for t, parts in chunks.items()}
 
     def _start(self, n, configuration, generator):
         problem, schedule = configuration.toy_problem, configuration.noise_schedule
@@ -72,53 +78,82 @@ class Sampling:
         return torch.rand(n, *problem.shape, generator=generator)
 
 
-def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False) -> dict[str, Estimate]:
-    """Write everything about one run under output/<experiment>/<run>/ and return its metrics by name."""
+class Result(NamedTuple):
+    """What the comparison needs of one run."""
+
+    title: str
+    configuration: Configuration
+    report: Report
+    samples: Tensor
+
+
+def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False) -> Result:
+    """Write everything about one run under output/<experiment>/<run>/ and return its numbers and samples."""
     configuration, network = load_run(run)
     title = run.experiment if run.name == "run1" else f"{run.experiment}, {run.name}"
     print(title)
     torch.set_num_threads(1)
-    began = time.perf_counter()
+    clock = Clock()
     folder = output / run.experiment / run.name
-    x = sampling.draw(network, configuration)
-    estimates = compute_metrics(network, configuration, x, sampling)
+    states = sampling.draw(network, configuration)
+    clock.lap("sampling")
+    x = states[0.0]
+    report = evaluate(network, configuration, states, sampling.seed)
+    clock.lap("metrics")
     with replacing(folder / "samples.npz") as temporary:
         np.savez_compressed(temporary, samples=x.numpy(), **asdict(sampling))
     draw_samples(x, configuration, sampling, title, folder)
-    draw_score_error(network, configuration, sampling.seed, title, folder)
+    draw_score_error(report, title, folder)
     if views.has_plane(configuration.toy_problem):
+        draw_maps(network, configuration, title, folder)
+        clock.lap("figures")
         draw_video(network, configuration, title, folder, keep_frames)
+        clock.lap("video")
     else:
-        print("  no score_field.mp4: one atom in one dimension has no plane to show a field on")
-    report = {
+        clock.lap("figures")
+        print("  no maps.png and no score_field.mp4: one atom in one dimension has no plane to show a field on")
+    content = {
         "experiment": run.experiment,
         "run": run.name,
+        "oracle": configuration.is_oracle,
+        "seed": sampling.seed,
         "code_version": code_version(),
         "sampling": asdict(sampling),
+        "wall_clock_seconds": clock.total | {"total": sum(clock.total.values())},
+        "wall_clock_seconds_of_metrics": report.seconds,
         "network_evaluations_per_sample": sampling.network_evaluations,
-        "wall_clock_seconds": round(time.perf_counter() - began, 2),
-        "metrics": {
-            name: estimate._asdict() | {"unit": metrics.UNITS[name], "definition": metrics.DEFINITIONS[name]}
-            for name, estimate in estimates.items()
-        },
+        "network_evaluations": {"sampling": sampling.network_evaluations * len(x)} | report.evaluations,
+        "configuration_difference": difference(configure(ANALYTICAL), configuration),
+        "metrics": {name: estimate._asdict() | describe(name)._asdict() for name, estimate in report.estimates.items()},
+        "left_out": report.skipped,
+        "curves": {name: curve._asdict() for name, curve in report.curves.items()},
     }
     with replacing(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return estimates
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return Result(title, configuration, report, x)
 
 
-def compute_metrics(
-    network: ScoreNetwork, configuration: Configuration, x: Tensor, sampling: Sampling
-) -> dict[str, Estimate]:
-    """Return every metric of a network and its samples x, by name."""
-    problem, schedule = configuration.toy_problem, configuration.noise_schedule
-    sigma_0 = metrics.stationary_width(problem, schedule)
-    generator = keyed_generator(sampling.seed, "path KL")
-    return {
-        "path_kl": metrics.path_kl(network, configuration.build_truth(), PATH_KL_POINTS, generator),
-        "stray_fraction": metrics.stray_fraction(metrics.distance_to_nearest_mode(x, problem), sigma_0),
-        "width_ratio": metrics.width_ratio(x, problem, sigma_0),
-    }
+class Clock:
+    """Wall-clock seconds of one part after another."""
+
+    def __init__(self):
+        self.began, self.total = time.perf_counter(), {}
+
+    def lap(self, part: str) -> None:
+        """Note the time since the last lap."""
+        now = time.perf_counter()
+        self.total[part], self.began = now - self.began, now
+
+
+def _plain(value):
+    """Return what JSON can hold: numbers that are not finite become null, times a few digits."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, title: str, folder: Path) -> None:
@@ -126,7 +161,7 @@ def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, ti
     problem, schedule = configuration.toy_problem, configuration.noise_schedule
     sigma_0 = metrics.stationary_width(problem, schedule)
     radii = metrics.distance_to_nearest_mode(x, problem)
-    is_stray = radii > metrics.STRAY_DISTANCE * sigma_0
+    is_stray = _is_stray(x, configuration)
     title = f"{title}: {len(x):,} samples, {sampling.time_steps} steps"
     if views.has_plane(problem):
         points, modes = (a.flatten(1)[:, :2].numpy() for a in (x, problem.modes()))
@@ -137,16 +172,35 @@ def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, ti
     figures.save(picture, folder / "radial_distribution.png")
 
 
-def draw_score_error(network: ScoreNetwork, configuration: Configuration, seed: int, title: str, folder: Path) -> None:
+def draw_score_error(report: Report, title: str, folder: Path) -> None:
     """Write score_error.png: the error of the score against time, beside the size of the score itself."""
-    times, truth = torch.linspace(0, 1, ERROR_TIMES), configuration.build_truth()
-    generator = keyed_generator(seed, "score error")
-    error, size = metrics.score_error_against_time(network, truth, times, POINTS_PER_TIME, generator)
+    size, noised, uniform, median = (
+        _band(report.curves[name])
+        for name in ("size_noised", "score_error_noised", "score_error_uniform", "score_error_median_uniform")
+    )
     curves = {
-        "rms of the exact $\\sigma(t)\\,s$, for scale": (size.numpy(), None),
-        "error under the noised law": tuple(a.numpy() for a in error),
+        "rms of the exact $\\sigma(t)\\,s$ under the noised law, for scale": (size[1], None),
+        "error under the noised law": noised[1:],
+        "error at uniform points": uniform[1:],
+        "error at uniform points, median": (median[1], None),
     }
-    figures.save(figures.score_error_figure(times.numpy(), curves, title), folder / "score_error.png")
+    figures.save(figures.score_error_figure(noised[0], curves, title), folder / "score_error.png")
+
+
+def _is_stray(x, configuration):
+    problem = configuration.toy_problem
+    sigma_0 = metrics.stationary_width(problem, configuration.noise_schedule)
+    return metrics.distance_to_nearest_mode(x, problem) > metrics.STRAY_DISTANCE * sigma_0
+
+
+def draw_maps(network: ScoreNetwork, configuration: Configuration, title: str, folder: Path) -> None:
+    """Write maps.png: the size of the score over the torus, the model's, the exact one's and the error's."""
+    maps = views.magnitude_maps(network, configuration.build_truth(), torch.tensor(MAP_TIMES))
+    figures.save(comparison_figures.maps_figure(MAP_TIMES, *maps, title), folder / "maps.png")
+
+
+def _band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return tuple(np.array(values, dtype=float) for values in curve)  # None becomes not-a-number
 
 
 def draw_video(
@@ -179,24 +233,93 @@ def draw_marginal_distribution(output: Path) -> None:
     figures.save(picture, output / "marginal_distribution.png")
 
 
-def write_summary(results: Mapping[Run, Mapping[str, Estimate]], output: Path) -> None:
-    """Write summary.csv, a row for each run, and print it as a table."""
+def draw_comparison(results: Mapping[Run, Result], output: Path) -> None:
+    """Write the figures that set all runs side by side."""
     if not results:
         return
-    names = list(next(iter(results.values())))
+    curves = {result.title: result.report.curves for result in results.values()}
+
+    def panes(**names: str) -> dict[str, dict]:
+        headings = {"noised": "under the noised law", "uniform": "at uniform points"}
+        return {
+            f"{what.replace('_', ' ')} {headings[law]}".strip(): {
+                title: _band(found[f"{name}_{law}"]) for title, found in curves.items()
+            }
+            for what, name in names.items()
+            for law in headings
+        }
+
+    draw, time_label = comparison_figures.comparison_figure, "diffusion time t"
+    error = draw(panes(error="score_error"), time_label, "rms of $\\sigma(t)\\,(s_\\theta - s)$", "Score error")
+    residual = draw(
+        panes(residual="residual_score_fpe"),
+        time_label,
+        "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$",
+        "Residual of the score's Fokker-Planck equation",
+    )
+    gap_label = "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)"
+    gap = draw(panes(gap="consistency_gap"), time_label, gap_label, "Consistency gap", linear_below=0.01)
+    for name, picture in (("score_error", error), ("residual", residual), ("consistency", gap)):
+        figures.save(picture, output / f"{name}_comparison.png")
+    draw_learning_curves(results, output)
+    with_plane = [r for r in results.values() if views.has_plane(r.configuration.toy_problem)]
+    if with_plane:
+        problem = with_plane[0].configuration.toy_problem
+        points = {r.title: r.samples.flatten(1)[:, :2].numpy() for r in with_plane}
+        strays = {r.title: _is_stray(r.samples, r.configuration).numpy() for r in with_plane}
+        modes = problem.modes().flatten(1)[:, :2].numpy()
+        title = f"{len(with_plane[0].samples):,} samples of each"
+        picture = comparison_figures.samples_comparison_figure(points, modes, strays, title)
+        figures.save(picture, output / "samples_comparison.png")
+
+
+def draw_learning_curves(results: Mapping[Run, Result], output: Path) -> None:
+    """Write learning_curves.png from the curves.csv of the runs that have one."""
+    kinds = {
+        "score_matching_loss/validation": "score-matching loss",
+        "excess_loss/validation": "excess over the exact score's loss",
+        "path_kl_in_nats/validation": "path KL, nats",
+    }
+    panes: dict[str, dict] = {name: {} for name in kinds.values()}
+    for run, result in results.items():
+        if not run.curves_file.exists():
+            continue
+        with run.curves_file.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for column, name in kinds.items():
+            values = np.array([float(row[column]) for row in rows])
+            panes[name][result.title] = (np.array([int(row["epoch"]) + 1 for row in rows]), values, None)
+    if any(panes.values()):
+        picture = comparison_figures.comparison_figure(panes, "epoch", "on the validation set", "Learning curves")
+        figures.save(picture, output / "learning_curves.png")
+
+
+def write_summary(results: Mapping[Run, Result], output: Path) -> None:
+    """Write summary.csv, a row for each run and all its numbers, and print the headline ones as a table."""
+    if not results:
+        return
+    names = list(dict.fromkeys(name for result in results.values() for name in result.report.estimates))
     with replacing(output / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["experiment", "run", *(column for n in names for column in (n, f"{n}_standard_error"))])
-        for run, row in results.items():
-            writer.writerow([run.experiment, run.name, *(v for n in names for v in row[n][:2])])
-    width = max(len(run.experiment) for run in results)
-    print(
-        f"\n{'':{width}}"
-        + "".join(f"{n + ' (' + metrics.UNITS[n] + ')' if metrics.UNITS[n] else n:>26}" for n in names)
-    )
-    for run, row in results.items():
-        cells = (f"{row[n].value:.4g} ± {row[n].standard_error:.1g}" for n in names)
-        print(f"{run.experiment:{width}}" + "".join(f"{cell:>26}" for cell in cells))
+        columns = [column for name in names for column in (name, f"{name}_standard_error")]
+        writer.writerow(["experiment", "run", "oracle", "training_seed", *columns])
+        for run, (_, configuration, report, _) in results.items():
+            numbers = [v for n in names for v in report.estimates.get(n, (None, None))[:2]]
+            writer.writerow([run.experiment, run.name, configuration.is_oracle, configuration.seed, *numbers])
+    print("\n" + summary_table(results))
+
+
+def summary_table(results: Mapping[Run, Result]) -> str:
+    """Return the headline numbers, a line for each run, with the error of the last digit in brackets."""
+    titles = [result.title + (" *" if result.configuration.is_oracle else "") for result in results.values()]
+    width = max(map(len, titles))
+    lines = [" " * width + "".join(f" {heading:>11}" for heading, _ in HEADLINE.values())]
+    for title, result in zip(titles, results.values(), strict=True):
+        found = ((result.report.estimates.get(name), factor) for name, (_, factor) in HEADLINE.items())
+        lines.append(f"{title:{width}}" + "".join(f" {str(e.scaled(f)) if e else '-':>11}" for e, f in found))
+    if any(result.configuration.is_oracle for result in results.values()):
+        lines.append("* oracle: its training is told the answer")
+    return "\n".join(lines)
 
 
 def code_version() -> str:

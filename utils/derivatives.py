@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.func import jacrev, jvp, vmap
+from torch.func import jacrev, jvp, vjp, vmap
 
 from utils.score_networks import MLPScoreNetwork, ScoreNetwork
 
@@ -36,6 +36,17 @@ def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True)
     """Return the derivatives of network(x, t), x (batch, atom, dimension), t (batch,), by the cheaper way it allows."""
     way = by_forward_propagation if isinstance(network, MLPScoreNetwork) else by_autodiff
     return way(network, x, t, mixed)
+
+
+def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return N, like x, and its exact divergence sum_k d_k N_k, (batch,), by reverse mode from each component."""
+    value, pull_back = vjp(lambda x: network(x, t), x)
+    divergence = torch.zeros_like(t)
+    for k in range(x[0].numel()):
+        chosen = torch.zeros_like(x)
+        chosen.flatten(1)[:, k] = 1
+        divergence = divergence + pull_back(chosen)[0].flatten(1)[:, k]
+    return value, divergence
 
 
 def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:

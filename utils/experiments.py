@@ -19,10 +19,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
+from torch import Tensor
 from torch.optim import lr_scheduler
 
 from utils.files import replacing
 from utils.noise_schedule import NoiseSchedule
+from utils.randomness import keyed_generator
 from utils.regularizers import Regularizer
 from utils.score_networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork, ScoreNetwork
 from utils.settings import Count, NonNegative, Positive, Settings
@@ -128,6 +130,15 @@ class Configuration(Settings):
             torch.manual_seed(self.seed)
             return MLPScoreNetwork(self.score_network, self.noise_schedule, self.toy_problem.shape)
 
+    def training_set(self) -> Tensor:
+        """Return the configurations that are trained on, (configuration, atom, dimension), before they are noised."""
+        return self.toy_problem.sample(self.data.training_set_size, keyed_generator(self.seed, "training data"))
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the training is told the answer."""
+        return self.regularizer is not None and self.regularizer.is_oracle
+
     def as_dict(self) -> dict[str, Any]:
         """Return nested dictionaries of plain values, as in config.yaml."""
         return self.model_dump(mode="json")
@@ -146,6 +157,20 @@ def configure(experiment: str, overrides: Iterable[str] = ()) -> Configuration:
         layers[specific.relative_to(ROOT).as_posix()] = _read_yaml(specific)
     layers["command line"] = _read_overrides(overrides)
     return _validated(layers)
+
+
+def flat(block: dict, prefix: str = "") -> dict:
+    """Return nested dictionaries as one, with dotted keys."""
+    items = {}
+    for key, value in block.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
+
+
+def difference(before: Configuration, now: Configuration) -> dict[str, tuple[Any, Any]]:
+    """Return every key whose value is not the same, with both values (None where it is missing)."""
+    old, new = flat(before.as_dict()), flat(now.as_dict())
+    return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
 
 
 def read_configuration(path: Path) -> Configuration:
@@ -291,6 +316,11 @@ class Run:
     def last_checkpoint(self) -> Path:
         """The state from which the training goes on."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def curves_file(self) -> Path:
+        """The losses of every epoch, curves.csv."""
+        return self.folder / "curves.csv"
 
     @property
     def command(self) -> str:

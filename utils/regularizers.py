@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 from torch.func import grad, jvp, vjp
 
-from utils.derivatives import derivatives
+from utils.derivatives import Derivatives, derivatives
 from utils.noise_schedule import time_grid
 from utils.samplers import predictor_corrector
 from utils.score_networks import ScoreNetwork
@@ -29,6 +29,11 @@ class _Regularizer(Settings):
     burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # score matching alone for so long
     points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
     batch_size: Count | None = None  # how many of the batch's points; null: all
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it asks `truth`: then it is no method, but shows what one who knows the answer could reach."""
+        return False
 
     def __call__(
         self, network: ScoreNetwork, x: Tensor, t: Tensor, *, truth: ScoreNetwork, generator: Generator
@@ -48,6 +53,11 @@ class AnalyticalRegression(_Regularizer):
     """Oracle: |N_theta - N|^2, the squared distance to the exact normalised score."""
 
     type: Literal["analytical_regression"] = "analytical_regression"
+
+    @property
+    def is_oracle(self) -> bool:
+        """It is one."""
+        return True
 
     def __call__(self, network, x, t, *, truth, generator):
         """Return the mean squared distance to the exact normalised score."""
@@ -105,6 +115,11 @@ class Consistency(_Regularizer):
     number_of_steps: Annotated[int, Field(ge=2)] = 5  # with one step the gradient is zero in expectation
     guide: Literal["analytical"] | None = None
 
+    @property
+    def is_oracle(self) -> bool:
+        """With a guide it is one."""
+        return self.guide is not None
+
     @model_validator(mode="after")
     def _steps_fit_on_the_grid(self):
         if self.number_of_steps > self.time_steps:
@@ -137,12 +152,17 @@ class Consistency(_Regularizer):
 
     def squared_gap(self, network, x, t, *, truth, generator):
         """Return the mean product of sigma_t (s(x', t') - s(x, t)) over two independent trajectories from x to x'."""
-        x, times = self.start(network, *self.choose_points(x, t, generator), generator)
+        x, t = self.choose_points(x, t, generator)
+        return self.gap_products(network, x, t, truth=truth, generator=generator).mean()
+
+    def gap_products(self, network, x, t, *, truth, generator):
+        """Return that product at each point, averaged over components, (batch,): unbiased for the squared gap."""
+        x, times = self.start(network, x, t, generator)
         here, sigma = network(x, times[-1]), network.schedule.sigma(times[-1])[:, None, None]
         guide = network if self.guide is None else truth
         ends = [predictor_corrector(guide, x, times, generator=generator) for _ in range(2)]
         first, second = (sigma * network.score(end, times[0]) - here for end in ends)
-        return (first * second).mean()
+        return (first * second).mean((-2, -1))
 
 
 Regularizer = Annotated[AnalyticalRegression | FokkerPlanck | Consistency, Field(discriminator="type")]
@@ -154,7 +174,11 @@ def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: st
     In terms of N = sigma s it is (sigma / sigma_dot) d_t N - N - sigma^2 D2 N - 2 sigma D1 N, where D2 N and D1 N are
     grad div N and J^T N for `score_fpe`, lap N and J N for `advective`, with J the Jacobian.
     """
-    d = derivatives(network, x, t, mixed=form == "score_fpe")
+    return residual_from(derivatives(network, x, t, mixed=form == "score_fpe"), network, t, form)
+
+
+def residual_from(d: Derivatives, network: ScoreNetwork, t: Tensor, form: str) -> Tensor:
+    """Return the same from derivatives that are known already; the mixed ones are needed for `score_fpe`."""
     if form == "score_fpe":
         return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, :, None]).sum(1), d.grad_divergence)
     return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, None, :]).sum(2), d.laplacian)

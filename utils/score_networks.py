@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from utils.noise_schedule import NoiseSchedule
 from utils.settings import Count, Settings
+from utils.torus import displacement
 from utils.toy_problem import ToyProblem
+
+NARROW = 0.05  # noise for which no image but the nearest counts: the others weigh less than exp(-50)
 
 
 class ScoreNetwork(nn.Module):
@@ -38,6 +41,28 @@ class AnalyticalScoreNetwork(ScoreNetwork):
         """Return sigma(t) times the exact score, shaped like x."""
         sigma = self.schedule.sigma(t)
         return sigma[:, None, None] * self.problem.score(x, sigma)
+
+
+class EmpiricalScoreNetwork(ScoreNetwork):
+    """The normalised score of centres, (centre, atom, dimension), noised: what one who learns data by heart returns.
+
+    Only for narrow noise, since it looks at the nearest image alone.
+    """
+
+    def __init__(self, centres: Tensor, schedule: NoiseSchedule):
+        super().__init__(schedule)
+        self.register_buffer("centres", centres)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return sigma(t) times the score of the mixture of normals about the centres, like x."""
+        if (sigma := self.schedule.sigma(t)).max() >= NARROW:
+            raise ValueError(f"the noise is as wide as {sigma.max():.3g}: should be narrower than {NARROW}")
+        return torch.stack([self._one(*pair) for pair in zip(x, sigma, strict=True)])
+
+    def _one(self, x, sigma):  # one point at a time, since each meets every centre
+        u = displacement(x, self.centres)
+        weights = torch.softmax(-u.square().sum((-2, -1)) / (2 * sigma**2), 0)
+        return -torch.einsum("c,cad->ad", weights, u) / sigma
 
 
 class Architecture(Settings):

@@ -78,6 +78,10 @@ class ToyProblem(Settings):
         noise = torch.randn(n, *self.shape, generator=generator)
         return wrap(torch.tensor(self.equilibrium_relative_coordinates) + self.sigma_d * noise)
 
+    def permuted(self, x: Tensor) -> Tensor:
+        """Return x under all permutations that the law sums over, (assignment x batch, atom, dimension)."""
+        return x[:, torch.tensor(self.assignments, device=x.device)].transpose(0, 1).flatten(0, 1)
+
     def sample_noised(self, sigma: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw one configuration for each sigma, (batch,), from the law that `log_density` describes."""
         modes = self.modes(sigma)
@@ -89,6 +93,17 @@ class ToyProblem(Settings):
         """Return log p(x; sigma), (batch,), in nats."""
         log_terms = self._log_terms(*self._to_sites(x, sigma))
         return torch.logsumexp(log_terms, -1) - math.log(log_terms.shape[-1])
+
+    def ridge_distance(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return by how many nats the best assignment outweighs the second best, (batch,); 0 is on top of a ridge.
+
+        Across a permutation ridge the score turns from one mode to another. With one assignment there is none: inf.
+        """
+        log_terms = self._log_terms(*self._to_sites(x, sigma))
+        if log_terms.shape[-1] == 1:
+            return torch.full_like(log_terms[:, 0], math.inf)
+        best = log_terms.topk(2, -1).values
+        return best[:, 0] - best[:, 1]
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return grad_x log p(x; sigma), like x: each assignment's score, weighted by its share of the density."""

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from utils.noise_schedule import NoiseSchedule
-from utils.score_networks import ScoreNetwork
+from utils.score_networks import AnalyticalScoreNetwork, ScoreNetwork
 from utils.torus import wrap
 from utils.toy_problem import ToyProblem
 
 ARROWS = 20  # per axis
 DENSITY_POINTS = 200  # per axis; at t = 0 a mode is four of them wide
+MAP_POINTS = 96  # per axis
 IN_DISTRIBUTION = 3.0  # a configuration within this many sigma_eff of its nearest mode counts as in distribution
 
 
@@ -66,6 +67,19 @@ def gaussian_along_line(problem: ToyProblem, x: Tensor, direction: Tensor, sigma
 def has_plane(problem: ToyProblem) -> bool:
     """Return whether there are two components to span a plane."""
     return problem.modes()[0].numel() >= 2
+
+
+@torch.no_grad()
+def magnitude_maps(network: ScoreNetwork, truth: AnalyticalScoreNetwork, times: Tensor) -> tuple[np.ndarray, ...]:
+    """Return the size of the normalised score in the plane, (time, point, point), of the network, of the truth, and of
+    their difference."""
+    x = plane(truth.problem, (torch.arange(MAP_POINTS) + 0.5) / MAP_POINTS)
+    pairs = [(network(x, t.expand(len(x))), truth(x, t.expand(len(x)))) for t in times]
+
+    def sizes(fields):
+        return np.stack([f.flatten(1).norm(dim=1).view(MAP_POINTS, MAP_POINTS).numpy() for f in fields])
+
+    return sizes([a for a, _ in pairs]), sizes([b for _, b in pairs]), sizes([a - b for a, b in pairs])
 
 
 class Field:

@@ -1,0 +1,127 @@
+"""Figures that set experiments side by side, in the style of `figures.py`: arrays in, pictures out.
+
+Curves go by experiment name; a name has the same colour and dashes in every figure, the exact score is black. What a
+logarithmic axis cannot show (the exact score's error of 0, up to rounding) is said in the legend.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy import ndarray as Array
+
+from utils.figures import ATOMS, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, _figure, _torus, styled
+
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+DASHES = ("-", (0, (6, 2)), (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1.5)), (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)))
+EXACT = "analytical"
+MAGNITUDES = LogNorm(0.01, 30)  # of the normalised score: the base case's largest is about 18
+
+ROUNDING = 1e-9  # what is always smaller is 0 up to the rounding of float64, and would only squeeze the axis
+
+Band = tuple[Array, Array, Array | None]  # abscissa, values, standard errors
+
+
+def _styles(names: Iterable[str]) -> dict[str, dict]:
+    """Return colour and dashes for every name; after the sixth the colours go on with other dashes."""
+    others = [name for name in names if name != EXACT]
+    styles = {n: {"color": COLOURS[i % 6], "linestyle": DASHES[(i + i // 6) % 6]} for i, n in enumerate(others)}
+    return {EXACT: {"color": "black", "linestyle": "-"}} | styles
+
+
+@styled
+def comparison_figure(
+    panes: Mapping[str, Mapping[str, Band]], xlabel: str, ylabel: str, title: str, linear_below: float | None = None
+) -> Figure:
+    """Return panes side by side, each title -> name -> band, on a logarithmic axis.
+
+    With linear_below the axis is linear between plus and minus that value, for what may be negative by chance.
+    """
+    names = list(dict.fromkeys(name for curves in panes.values() for name in curves))
+    styles, keys = _styles(names), {}
+    figure = _figure(
+        (5.2 if len(panes) < 3 else 4.2) * len(panes) + 0.6, 4.6 + 0.24 * (-(-len(names) // 2)), layout="constrained"
+    )
+    figure.suptitle(title)
+    for axes, (heading, curves) in zip(figure.subplots(1, len(panes), squeeze=False)[0], panes.items(), strict=True):
+        for name, (x, values, errors) in curves.items():
+            shown = values if linear_below else np.where(values > ROUNDING, values, np.nan)
+            (line,) = axes.plot(x, shown, label=name, linewidth=1.5 if errors is not None else 1, **styles[name])
+            keys.setdefault(name, [line, True])[1] &= bool(np.all(np.abs(values) < ROUNDING))
+            if errors is not None:
+                low, high = shown - errors, shown + errors
+                low = low if linear_below else np.maximum(low, 0.2 * shown)  # a band to 0 would fill the axis
+                axes.fill_between(x, low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
+        axes.set(title=heading, xlabel=xlabel, xlim=_limits(curves))
+        if linear_below:
+            axes.set_yscale("symlog", linthresh=linear_below, linscale=0.6)
+            axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        else:
+            axes.set_yscale("log")
+        axes.grid(color="0.9")
+    figure.axes[0].set_ylabel(ylabel)
+    labels = [f"{name} (0 up to rounding)" if always_zero else name for name, (_, always_zero) in keys.items()]
+    figure.legend([line for line, _ in keys.values()], labels, loc="outside lower center", ncols=2, handlelength=3.5)
+    return figure
+
+
+def _limits(curves):
+    ends = [(x[0], x[-1]) for x, _, _ in curves.values() if len(x)]
+    if not ends:
+        return 0, 1
+    low, high = min(first for first, _ in ends), max(last for _, last in ends)
+    return (0, 1) if low >= 0 and high <= 1 else (low, high)
+
+
+@styled
+def samples_comparison_figure(
+    samples: Mapping[str, Array], modes: Array, is_stray: Mapping[str, Array], title: str
+) -> Figure:
+    """Return the samples of all experiments, name -> (n, 2), each on its torus, with strays, name -> (n,), crossed."""
+    columns = min(3, len(samples))
+    rows = -(-len(samples) // columns)
+    figure = _figure(3.9 * columns, 4.05 * rows + 0.9, layout="constrained")
+    figure.suptitle(title)
+    panes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    size = "small" if max(map(len, samples)) < 42 else "x-small"
+    for axes, (name, x) in zip(panes, samples.items(), strict=False):
+        stray, style = is_stray[name], {"ls": "none", "rasterized": True}
+        _torus(axes)
+        axes.label_outer()
+        axes.plot(*x[~stray].T, "o", ms=1.8, mew=0, alpha=0.5, color=BLUE, label="near a mode", **style)
+        axes.plot(*x[stray].T, "x", ms=3.5, mew=0.8, color=VERMILLION, label="stray", **style)
+        axes.plot(*modes.T, "+", ms=7, mew=1, color="white", zorder=3)
+        axes.set_title(f"{name}\n{stray.mean():.2%} stray", size=size)
+    for axes in panes[len(samples) :]:
+        axes.remove()
+    (key, cross), texts = panes[0].get_legend_handles_labels()
+    figure.legend([key, cross], texts, loc="outside lower center", ncols=2, markerscale=2.5)
+    return figure
+
+
+@styled
+def maps_figure(times: Sequence[float], model: Array, exact: Array, error: Array, title: str) -> Figure:
+    """Return maps over the torus, each (time, n, n): the size of the model's normalised score, the exact, the error.
+
+    The first index of a map is the horizontal coordinate. One logarithmic scale serves all.
+    """
+    width, height = 2.75 * len(times) + 1.9, 9.5
+    figure = _figure(width, height)
+    panes = figure.subplots(3, len(times), squeeze=False, sharex=True, sharey=True)
+    figure.subplots_adjust(1.05 / width, 0.6 / height, 1 - 1.25 / width, 1 - 0.85 / height, 0.07, 0.1)
+    figure.suptitle(title, y=1 - 0.25 / height)
+    names = ("model $|\\sigma s_\\theta|$", "exact $|\\sigma s|$", "error $|\\sigma (s_\\theta - s)|$")
+    for row, name, maps in zip(panes, names, (model, exact, error), strict=True):
+        for axes, values in zip(row, maps, strict=True):
+            shown = np.maximum(values, MAGNITUDES.vmin / 10).T
+            place = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "bilinear"}
+            image = axes.imshow(shown, norm=MAGNITUDES, cmap="cividis", **place)
+            _torus(axes)
+            axes.label_outer()
+        row[0].set_ylabel(f"{name}\n{ATOMS[1]}")
+    for axes, t in zip(panes[0], times, strict=True):
+        axes.set_title(f"t = {t:.2f}")
+    bar = figure.add_axes((1 - 1.05 / width, 0.6 / height, 0.2 / width, 1 - 1.45 / height))
+    figure.colorbar(image, bar, extend="both", label="size of the normalised score (dimensionless)")
+    return figure

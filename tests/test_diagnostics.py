@@ -14,6 +14,7 @@ from utils.estimates import BINS, Estimate, Points, by_bin, points_under_both_la
 from utils.experiments import ANALYTICAL, configure
 from utils.noise_schedule import ExponentialSchedule, LinearSchedule
 from utils.score_networks import AnalyticalScoreNetwork, EmpiricalScoreNetwork, ScoreNetwork
+from utils.torus import wrapped_normal_log_density
 
 SCHEDULES = [ExponentialSchedule(sigma_min=0.001, sigma_max=0.2), LinearSchedule(sigma_min=0.001, sigma_max=0.2)]
 
@@ -167,6 +168,16 @@ def test_empirical_score_is_that_of_a_problem_with_sharp_modes(schedule):
         EmpiricalScoreNetwork(sharp.modes(x), schedule)(x, t + 0.5)
 
 
+def test_empirical_score_is_the_gradient_of_the_mixture_of_kernels(schedule):
+    centres = 0.5 + 0.02 * torch.randn(20, 2, 1, generator=seeded()).double()
+    x, t = 0.5 + 0.02 * torch.randn(10, 2, 1, generator=seeded(1)).double(), torch.full((10,), 0.45).double()
+    x.requires_grad_()
+    sigma = schedule.sigma(t)[:, None, None, None]
+    kernels = wrapped_normal_log_density(x[:, None] - centres, sigma).sum((-2, -1))
+    (score,) = torch.autograd.grad(kernels.logsumexp(1).sum(), x)
+    assert torch.allclose(EmpiricalScoreNetwork(centres, schedule)(x, t), sigma[:, 0] * score, rtol=1e-9, atol=1e-12)
+
+
 # Samples
 
 
@@ -256,6 +267,17 @@ def test_curl_of_a_rotation_and_circulation_of_a_constant_field(schedule, truth)
     assert diagnostics.field_numbers(Rotation(schedule), diagonal)[0]["curl"].value == pytest.approx(1, abs=1e-12)
     constant = diagnostics.circulations(Constant(schedule), (2, 1), 2, seeded())
     assert [c.value for c in constant] == pytest.approx([2, -3], abs=1e-6)
+
+
+def test_circulation_goes_all_the_way_round(schedule):
+    """The derivative of a periodic function integrates to 0 on every single line, not only on average."""
+
+    class Wave(ScoreNetwork):
+        def forward(self, x, t):
+            return torch.sin(2 * torch.pi * x)
+
+    for circulation in diagnostics.circulations(Wave(schedule), (2, 1), 5, seeded()):
+        assert abs(circulation.value) < 1e-6 and circulation.standard_error < 1e-6  # float32
 
 
 def test_residual_scalars_are_the_mean_and_median_of_the_residual(schedule, truth):

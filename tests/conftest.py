@@ -113,7 +113,8 @@ def make_clone(folder):
 def active_environment(**others):
     """Return the variables of a shell in which the environment of these tests is active."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": path} | others
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # pytest-xdist sets it
+    return inherited | {"VIRTUAL_ENV": sys.prefix, "PATH": path} | others
 
 
 def in_shell(*words, cwd, **variables):

@@ -51,7 +51,7 @@ def _under(law: str) -> dict[str, Metric]:
             f"consistency gap, {law}", "",
             "mean over components of sigma^2 |E[s_theta(x_t', t') | x_t] - s_theta(x_t, t)|^2 over 5 of 100 reverse "
             f"steps, from two independent trajectories: unbiased, so perhaps negative; {where}",
-            "Daras et al. 2023", "lower",
+            "Daras et al. 2023", "closer to 0",
         ),
     }  # fmt: skip
     for place in ("on", "off"):

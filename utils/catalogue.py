@@ -9,10 +9,10 @@ SONG = "Song et al. 2021"
 
 
 class Metric(NamedTuple):
-    """The description of one number; `exact` is its value for the exact score and a perfect sampler, where known."""
+    """The description of one number; `better` is None for what is neither good nor bad, such as a control."""
 
     label: str
-    unit: str  # "" for a dimensionless number
+    unit: str  # empty for a dimensionless number
     definition: str
     source: str
     better: Better | None

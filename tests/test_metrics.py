@@ -45,21 +45,6 @@ def test_path_kl_integrates_sigma_sigma_dot_over_t(generator):
 
 def test_truth_is_without_error(truth, generator):
     assert metrics.path_kl(truth, truth, 100, generator)[:2] == (0, 0)
-    (error, its_error), size = metrics.score_error_against_time(truth, truth, torch.linspace(0, 1, 5), 50, generator)
-    assert not error.any() and not its_error.any()
-    assert (size > 0.05).all()
-
-
-def test_score_error_against_time_is_the_rms_over_components(truth, generator):
-    network = Off(truth, lambda t: 0.1 + t)
-    times = torch.linspace(0, 1, 5)
-    (error, its_error), size = metrics.score_error_against_time(network, truth, times, 4_000, generator)
-    assert torch.allclose(error, 0.1 + times.double(), rtol=1e-5)
-    assert (its_error < 1e-5).all()
-    # For one Gaussian the rms of sigma s is sigma / sigma_eff; the modes are far apart while sigma < 0.02, t < 0.5.
-    sigma = truth.schedule.sigma(times[:3])
-    gaussian = sigma / truth.problem.effective_sigma(sigma)
-    assert torch.allclose(size[:3], gaussian, rtol=4.5 / math.sqrt(2 * 8_000))
 
 
 def test_standard_error_is_that_of_repeated_estimates_and_halves_when_points_quadruple(truth):
@@ -87,7 +72,7 @@ def test_stray_fraction_counts_who_is_farther_than_five_widths_from_every_mode(p
     expected = [0, 0, 0.999 * 5 * SIGMA_0, 0.999 * 5 * SIGMA_0, 1.001 * 5 * SIGMA_0, 1.001 * 5 * SIGMA_0]
     assert distance.tolist() == pytest.approx([*expected, math.sqrt(1 / 8), math.sqrt(1 / 8)], abs=1e-6)
     estimate = metrics.stray_fraction(distance, SIGMA_0)
-    assert estimate == pytest.approx((0.5, math.sqrt(0.25 / 8), 8))
+    assert estimate[:3] == pytest.approx((0.5, math.sqrt(0.25 / 8), 8))
 
 
 def test_distance_to_a_mode_is_periodic():

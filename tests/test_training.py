@@ -111,8 +111,9 @@ def test_run_holds_what_was_promised_and_nothing_else(run1):
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
+        "curves.csv",
     ]
-    assert len(names) == 4
+    assert len(names) == 5
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
@@ -228,6 +229,15 @@ def test_run_that_has_not_reached_its_end_cannot_be_given_another(capsys):
     assert train("max_epochs=6") == 2
     assert "max_epochs: 4 in the run, 6 now" in capsys.readouterr().err
     assert train("max_epochs=4") == 0
+
+
+@pytest.mark.usefixtures("training", "signals_restored")
+def test_each_epoch_shows_its_own_data_also_after_a_pause(monkeypatch):
+    original, shown = ToyData.training_epoch, []
+    monkeypatch.setattr(ToyData, "training_epoch", lambda self, epoch: shown.append(epoch) or original(self, epoch))
+    assert train("max_epochs=3") == 0
+    assert train("max_epochs=5") == 0
+    assert shown == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.usefixtures("signals_restored")

@@ -94,7 +94,7 @@ FAILING = {
     "at once": ("echo 'no such encoder: é' >&2; exit 1", "exit status 1: no such encoder: é"),
     "half way": ("head -c 50000 >/dev/null; echo 'disk full' >&2; exit 3", "exit status 3: disk full"),
     "at the end": (
-        "cat >/dev/null; echo half > \"${@: -1}\"; echo 'bad index' >&2; exit 1",
+        "cat >/dev/null; output=${@: -2:1}; echo half >\"${output#file:}\"; echo 'bad index' >&2; exit 1",
         "exit status 1: bad index",
     ),
     "in silence": ("exit 7", "exit status 7: it said nothing"),
@@ -105,16 +105,20 @@ FAILING = {
 
 
 @pytest.mark.parametrize(("script", "text"), FAILING.values(), ids=FAILING.keys())
-def test_failing_ffmpeg_shows_its_message_and_leaves_no_half_video(tmp_path, monkeypatch, script, text):
+@pytest.mark.parametrize("old", [None, "old"])
+def test_failing_ffmpeg_shows_its_message_and_leaves_no_half_video(tmp_path, monkeypatch, script, text, old):
     fake = tmp_path / "ffmpeg"
     fake.write_text(f"#!/usr/bin/env bash\n{script}\n", encoding="utf-8")
     fake.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(fake))
     path = tmp_path / "out" / "video.mp4"
+    if old:
+        path.parent.mkdir()
+        path.write_text(old)
     with pytest.raises(VideoError, match=re.escape(text)) as caught:
         write_video(frames(20, 256, 256), path)  # 4 MB, more than a pipe holds
     assert str(path) in str(caught.value)
-    assert left_in(path.parent) == []
+    assert [left.read_text() for left in path.parent.iterdir()] == ([old] if old else [])
 
 
 def test_missing_ffmpeg_is_said(tmp_path, monkeypatch):

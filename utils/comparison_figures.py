@@ -57,8 +57,8 @@ def comparison_figure(
         if linear_below:
             axes.set_yscale("symlog", linthresh=linear_below, linscale=0.6)
             axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-        else:
-            axes.set_yscale("log")
+        elif any(np.any(values > ROUNDING) for _, values, _ in curves.values()):
+            axes.set_yscale("log")  # not where all is 0, as for the exact score alone
         axes.grid(color="0.9")
     figure.axes[0].set_ylabel(ylabel)
     labels = [f"{name} (0 up to rounding)" if always_zero else name for name, (_, always_zero) in keys.items()]

@@ -91,15 +91,19 @@ class ToyProblem(Settings):
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return log p(x; sigma), (batch,), in nats."""
-        log_terms = self._log_terms(*self._to_sites(x, sigma))
-        return torch.logsumexp(log_terms, -1) - math.log(log_terms.shape[-1])
+        return torch.logsumexp(self.log_terms(x, sigma), -1)
+
+    def log_terms(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the logarithms of the terms of p, (batch, assignment), each a sum over the components of x."""
+        terms = self._log_terms(*self._to_sites(x, sigma))
+        return terms - math.log(terms.shape[-1])
 
     def ridge_distance(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return by how many nats the best assignment outweighs the second best, (batch,); 0 is on top of a ridge.
 
         Across a permutation ridge the score turns from one mode to another. With one assignment there is none: inf.
         """
-        log_terms = self._log_terms(*self._to_sites(x, sigma))
+        log_terms = self.log_terms(x, sigma)
         if log_terms.shape[-1] == 1:
             return torch.full_like(log_terms[:, 0], math.inf)
         best = log_terms.topk(2, -1).values

@@ -88,7 +88,7 @@ def test_field_redrawn_is_the_field_drawn_anew(shaped, schedule):
         return figure.frame(f"{t}", field.arrows(network, t), field.arrows(truth, t), field.log_density(t))
 
     redrawn = [frame(used, t) for t in t]
-    assert all(image.shape == (1080, 1920, 3) and image.dtype == np.uint8 for image in redrawn)
+    assert all(image.shape == (1080, 1920, 4) and image.dtype == np.uint8 for image in redrawn)
     assert (redrawn[0] != redrawn[1]).any()
     assert (frame(used, t[0]) == redrawn[0]).all()  # two frames with the same arguments are identical
     assert (frame(field_figure(shaped, schedule)[1], t[1]) == redrawn[1]).all()
@@ -121,7 +121,7 @@ def test_model_that_has_diverged_does_not_stop_the_drawing(problem, truth, sched
         arrows = np.full_like(field.arrows(truth, t), value)
         with np.errstate(all="ignore"):
             frame = figure.frame("title", arrows, field.arrows(truth, t), field.log_density(t))
-        assert frame.shape == (1080, 1920, 3)
+        assert frame.shape == (1080, 1920, 4)
     good = line.png(exact, "title")
     assert good == line_figure(problem, schedule)[0].png(exact, "title")  # nothing of it stays
 

@@ -258,7 +258,8 @@ def draw_comparison(results: Mapping[Run, Result], output: Path) -> None:
         "Residual of the score's Fokker-Planck equation",
     )
     gap_label = "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)"
-    gap = draw(panes(gap="consistency_gap"), time_label, gap_label, "Consistency gap", linear_below=0.01)
+    gap_title = "Consistency gap less the exact score's"
+    gap = draw(panes(gap="consistency_excess"), time_label, gap_label, gap_title, linear_below=1e-3)
     for name, picture in (("score_error", error), ("residual", residual), ("consistency", gap)):
         figures.save(picture, output / f"{name}_comparison.png")
     draw_learning_curves(results, output)

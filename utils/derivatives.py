@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.func import jacrev, jvp, vjp, vmap
+from torch.func import jacrev, jvp, vmap
 
 from utils.score_networks import MLPScoreNetwork, ScoreNetwork
 
@@ -39,14 +39,16 @@ def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True)
 
 
 def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return N, like x, and its exact divergence sum_k d_k N_k, (batch,), by reverse mode from each component."""
-    value, pull_back = vjp(lambda x: network(x, t), x)
-    divergence = torch.zeros_like(t)
-    for k in range(x[0].numel()):
-        chosen = torch.zeros_like(x)
-        chosen.flatten(1)[:, k] = 1
-        divergence = divergence + pull_back(chosen)[0].flatten(1)[:, k]
-    return value, divergence
+    """Return N, like x, and its exact divergence sum_k d_k N_k, (batch,), by reverse mode from each component.
+
+    Both come without a graph. Not by torch.func, whose first call imports a compiler, for a second or more.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = network(x, t)
+        sums = value.flatten(1).sum(0)  # a point's N depends on no other point
+        rows = [torch.autograd.grad(one, x, retain_graph=True)[0].flatten(1) for one in sums]
+    return value.detach(), sum(row[:, k] for k, row in enumerate(rows))
 
 
 def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:

@@ -153,16 +153,17 @@ class Consistency(_Regularizer):
     def squared_gap(self, network, x, t, *, truth, generator):
         """Return the mean product of sigma_t (s(x', t') - s(x, t)) over two independent trajectories from x to x'."""
         x, t = self.choose_points(x, t, generator)
-        return self.gap_products(network, x, t, truth=truth, generator=generator).mean()
+        first, second = self.gaps(network, x, t, truth=truth, generator=generator)
+        return (first * second).mean()
 
-    def gap_products(self, network, x, t, *, truth, generator):
-        """Return that product at each point, averaged over components, (batch,): unbiased for the squared gap."""
+    def gaps(self, network, x, t, *, truth, generator):
+        """Return sigma_t (s(x', t') - s(x, t)) along two independent trajectories, each like x."""
         x, times = self.start(network, x, t, generator)
         here, sigma = network(x, times[-1]), network.schedule.sigma(times[-1])[:, None, None]
         guide = network if self.guide is None else truth
         ends = [predictor_corrector(guide, x, times, generator=generator) for _ in range(2)]
         first, second = (sigma * network.score(end, times[0]) - here for end in ends)
-        return (first * second).mean((-2, -1))
+        return first, second
 
 
 Regularizer = Annotated[AnalyticalRegression | FokkerPlanck | Consistency, Field(discriminator="type")]

@@ -37,9 +37,10 @@ def wrapped_normal_log_density(u: Tensor, sigma: Tensor | float) -> Tensor:
     """Return log W(u), elementwise; u and sigma > 0 broadcast against each other."""
     u, narrow, wide, is_narrow = _prepare(u, sigma)
     _, exponents = _images(u, narrow)
-    by_images = torch.logsumexp(exponents, -1) - 0.5 * (u / narrow) ** 2 - torch.log(math.sqrt(2 * math.pi) * narrow)
+    log_sum = -torch.log_softmax(exponents, 0)[IMAGES]  # the nearest image, k = 0, has the exponent 0
+    by_images = log_sum - 0.5 * (u / narrow) ** 2 - torch.log(math.sqrt(2 * math.pi) * narrow)
     _, amplitudes, phases = _harmonics(u, wide)
-    by_harmonics = torch.log1p((amplitudes * torch.cos(phases)).sum(-1))
+    by_harmonics = torch.log1p((amplitudes * torch.cos(phases)).sum(0))
     return torch.where(is_narrow, by_images, by_harmonics)
 
 
@@ -47,10 +48,10 @@ def wrapped_normal_score(u: Tensor, sigma: Tensor | float) -> Tensor:
     """Return d/du log W(u), elementwise; u and sigma > 0 broadcast against each other."""
     u, narrow, wide, is_narrow = _prepare(u, sigma)
     k, exponents = _images(u, narrow)
-    by_images = -(u + (torch.softmax(exponents, -1) * k).sum(-1)) / narrow**2
+    by_images = -(u + (torch.softmax(exponents, 0) * k).sum(0)) / narrow**2
     n, amplitudes, phases = _harmonics(u, wide)
-    density = 1 + (amplitudes * torch.cos(phases)).sum(-1)
-    by_harmonics = -2 * math.pi * (n * amplitudes * torch.sin(phases)).sum(-1) / density
+    density = 1 + (amplitudes * torch.cos(phases)).sum(0)
+    by_harmonics = -2 * math.pi * (n * amplitudes * torch.sin(phases)).sum(0) / density
     return torch.where(is_narrow, by_images, by_harmonics)
 
 
@@ -64,13 +65,20 @@ def _prepare(u, sigma):
     return u, sigma.clamp(max=CROSSOVER_SIGMA), sigma.clamp(min=CROSSOVER_SIGMA), sigma < CROSSOVER_SIGMA
 
 
+# The terms stand along a new first axis: sums and softmax over a short last one take three to five times as long.
+
+
 def _images(u, sigma):
-    """Return k and the exponents of the images relative to the nearest one, along a new last axis."""
-    k = torch.arange(-IMAGES, IMAGES + 1, dtype=u.dtype, device=u.device)
-    return k, -k * (k + 2 * u[..., None]) / (2 * sigma[..., None] ** 2)
+    """Return k and the exponents of the images relative to the nearest one, by image."""
+    k = _leading(torch.arange(-IMAGES, IMAGES + 1, dtype=u.dtype, device=u.device), u)
+    return k, -k * (k + 2 * u) / (2 * sigma**2)
 
 
 def _harmonics(u, sigma):
-    """Return n, the amplitude and the phase of each harmonic, along a new last axis."""
-    n = torch.arange(1, HARMONICS + 1, dtype=u.dtype, device=u.device)
-    return n, 2 * torch.exp(-2 * (math.pi * n * sigma[..., None]) ** 2), 2 * math.pi * n * u[..., None]
+    """Return n, the amplitude and the phase of each harmonic, by harmonic."""
+    n = _leading(torch.arange(1, HARMONICS + 1, dtype=u.dtype, device=u.device), u)
+    return n, 2 * torch.exp(-2 * (math.pi * n * sigma) ** 2), 2 * math.pi * n * u
+
+
+def _leading(numbers, like):
+    return numbers.view(-1, *[1] * like.ndim)

@@ -21,7 +21,7 @@ class VideoError(RuntimeError):
 
 
 def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: float = FRAMES_PER_SECOND) -> None:
-    """Write frames, each (height, width, 3) of 8 bits with even sizes, as an mp4 file.
+    """Write frames, each (height, width, 3 or 4) of 8 bits with even sizes, RGB or RGBA, as an mp4 file.
 
     Raises ValueError for frames that cannot be encoded and VideoError when ffmpeg fails. What goes wrong, here or in
     the iterator of the frames, leaves no partial file, and an older video as it was.
@@ -30,19 +30,19 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
     first = next(frames, None)
     if first is None:
         raise ValueError(f"{path}: a video needs at least one frame, and there was none.")
-    height, width = first.shape[:2]
+    height, width, channels = first.shape
     if height % 2 or width % 2:
         raise ValueError(f"{path}: H.264 needs an even width and height, and the frames are {width} x {height} pixels.")
     with replacing(path) as temporary:
-        process = _start_ffmpeg(temporary, width, height, frames_per_second)
-        _encode(process, _raw(itertools.chain([first], frames), (height, width, 3)), path)
+        pixels = {"s": f"{width}x{height}", "pix_fmt": {3: "rgb24", 4: "rgba"}[channels]}
+        process = _start_ffmpeg(temporary, pixels, frames_per_second)
+        _encode(process, _raw(itertools.chain([first], frames), first.shape), path)
 
 
-def _start_ffmpeg(path, width, height, frames_per_second) -> subprocess.Popen:
+def _start_ffmpeg(path, pixels, frames_per_second) -> subprocess.Popen:
     """The only place that knows ffmpeg-python, which nobody maintains any more."""
-    size = {"s": f"{width}x{height}", "framerate": frames_per_second}
     stream = (
-        ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", **size)
+        ffmpeg.input("pipe:", format="rawvideo", framerate=frames_per_second, **pixels)
         .output(
             f"file:{path}",  # or a colon in the path would look like a protocol
             vcodec="libx264",

@@ -1,30 +1,34 @@
-"""What a regularizer costs: `python -m benchmarks.steps` (after `source environment.sh`), on one thread.
+"""A training step: what a regularizer adds to it, how derivatives are had most cheaply, and how it grows with sizes."""
 
-Prints the time of a training step of each experiment at its shipped settings, and of each form of the Fokker-Planck
-penalty, in units of the plain step (512 points: draw the noise, forward, backward, AdamW). All are interleaved in one
-run, and medians taken, since machines are shared and noisy. Below, the two ways to the derivatives.
-"""
-
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
+from benchmarks.timing import medians
 from training.data_module import ToyData
 from training.lightning_module import mean_square
 from utils.derivatives import by_autodiff, by_forward_propagation
 from utils.experiments import Configuration, configure, find_experiments
 
-REPEATS = 200
 VARIANTS = {
     "fokker_planck_regularizer, score_fpe": ["regularizer.residual=score_fpe"],
     "fokker_planck_regularizer, advective": ["regularizer.residual=advective"],
 }
+SIZES = {  # key -> what to override, by size
+    "hidden size": {size: [f"score_network.hidden_size={size}"] for size in (64, 128, 256, 512, 1024)},
+    "batch size": {
+        size: [f"data.batch_size={size}", f"data.training_set_size={size}"]
+        for size in (512, 1024, 2048, 4096, 8192, 16384)
+    },
+    "atoms": {
+        n: [f"toy_problem.equilibrium_relative_coordinates={[[(2 * i + 1) / (2 * n)] for i in range(n)]}"]
+        for n in (2, 3, 4, 5)
+    },
+}
 
 
 def training_step(configuration: Configuration) -> Callable[[], None]:
-    """Return a function that trains a new network on one mini-batch."""
+    """Return a function that trains a new network on one mini-batch, noise included."""
     network, truth, data = configuration.build_network(), configuration.build_truth(), ToyData(configuration)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     x_0, generator = data.training_set[: configuration.data.batch_size], torch.Generator().manual_seed(0)
@@ -42,44 +46,27 @@ def training_step(configuration: Configuration) -> Callable[[], None]:
     return step
 
 
-def derivative_pass(way: Callable, number_of_points: int) -> Callable[[], None]:
-    """Return a function that takes all derivatives of a network and the gradient of their squares."""
-    configuration = configure("no_regularizer")
-    network = configuration.build_network()
-    x, t = torch.rand(number_of_points, *configuration.toy_problem.shape), torch.rand(number_of_points)
-    return lambda: sum(term.square().mean() for term in way(network, x, t)).backward()
-
-
-def medians(actions: dict[str, Callable[[], None]], repeats: int = REPEATS) -> dict[str, float]:
-    """Return the median time of each action in milliseconds, all interleaved."""
-    times: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(repeats):
-        for name, action in actions.items():
-            began = time.perf_counter()
-            action()
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def main() -> None:
-    """Print both tables."""
-    torch.set_num_threads(1)
+def regularizer_steps(repeats: int = 200) -> dict[str, float]:
+    """Return the seconds of a step of each experiment at its shipped settings, and of both Fokker-Planck forms."""
     actions = {name: training_step(configure(name)) for name in find_experiments()}
     actions |= {k: training_step(configure("fokker_planck_regularizer", v)) for k, v in VARIANTS.items()}
-    steps = medians(actions)
-    plain = steps["no_regularizer"]
-    print(f"{'training step':50} {'ms':>8} {'ratio':>8} {'extra':>8}")
-    for name, milliseconds in steps.items():
-        print(f"{name:50} {milliseconds:8.2f} {milliseconds / plain:8.2f} {milliseconds / plain - 1:8.2f}")
-
-    print(f"\n{'all derivatives and their gradient':50} {'ms':>8} {'ratio':>8}")
-    for points in (64, 512):
-        ways = {"forward propagation": by_forward_propagation, "reverse over reverse": by_autodiff}
-        times = medians({f"{n}, {points} points": derivative_pass(way, points) for n, way in ways.items()}, 30)
-        first = next(iter(times.values()))
-        for name, milliseconds in times.items():
-            print(f"{name:50} {milliseconds:8.2f} {milliseconds / first:8.2f}")
+    return medians(actions, repeats)
 
 
-if __name__ == "__main__":
-    main()
+def derivative_passes(points: int, repeats: int = 50) -> dict[str, float]:
+    """Return the seconds that all derivatives of a network and the gradient of their squares take, by both ways."""
+    configuration = configure("no_regularizer")
+    network = configuration.build_network()
+    x, t = torch.rand(points, *configuration.toy_problem.shape), torch.rand(points)
+    ways = {"forward propagation": by_forward_propagation, "torch.func, reverse over reverse": by_autodiff}
+
+    def gradient(way):
+        return lambda: sum(term.square().mean() for term in way(network, x, t)).backward()
+
+    return medians({name: gradient(way) for name, way in ways.items()}, repeats)
+
+
+def growth(key: str, repeats: int = 15) -> dict[int, float]:
+    """Return the seconds of a plain step by hidden size, batch size or number of atoms."""
+    actions = {str(size): training_step(configure("no_regularizer", o)) for size, o in SIZES[key].items()}
+    return {int(size): seconds for size, seconds in medians(actions, repeats).items()}

@@ -3,6 +3,7 @@
 import copy
 import signal
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -191,13 +192,17 @@ class ScoreLine(ScorePicture):
 
     def __init__(self, configuration: Configuration):
         super().__init__(configuration.score_viewer.every_n_epochs)
-        problem, truth = configuration.toy_problem, configuration.build_truth()
-        self.times = torch.tensor(LINE_TIMES)
-        positions, self.x, self.direction = views.line_through_modes(problem, LINE_POINTS)
-        sigma = configuration.noise_schedule.sigma(self.times)
+        self.configuration, self.times = configuration, torch.tensor(LINE_TIMES)
+        self.positions, self.x, self.direction = views.line_through_modes(configuration.toy_problem, LINE_POINTS)
+
+    @cached_property  # at the first picture, for it takes half a second
+    def figure(self) -> ScoreLineFigure:
+        """The figure, with all but the model's lines drawn."""
+        problem, sigma = self.configuration.toy_problem, self.configuration.noise_schedule.sigma(self.times)
         gaussian, in_distribution = views.gaussian_along_line(problem, self.x, self.direction, sigma)
-        exact = views.along_line(truth, self.x, self.direction, self.times)
-        self.figure = ScoreLineFigure(*(a.numpy() for a in (positions, self.times, exact, gaussian, in_distribution)))
+        exact = views.along_line(self.configuration.build_truth(), self.x, self.direction, self.times)
+        arrays = (self.positions, self.times, exact, gaussian, in_distribution)
+        return ScoreLineFigure(*(array.numpy() for array in arrays))
 
     def draw(self, network: ScoreNetwork, title: str) -> bytes:
         """Return the PNG of the network's score along the line."""
@@ -211,11 +216,15 @@ class ScoreField(ScorePicture):
 
     def __init__(self, configuration: Configuration):
         super().__init__(configuration.score_viewer.field_every_n_epochs)
+        self.truth, self.times = configuration.build_truth(), torch.tensor(FIELD_TIMES)
         self.field = views.Field(configuration.toy_problem, configuration.noise_schedule)
-        self.times = torch.tensor(FIELD_TIMES)
-        self.figure = ScoreFieldFigure(self.field.points, self.field.grid, self.field.modes, FIELD_TIMES)
-        exact = self.arrows(configuration.build_truth())
-        self.figure.show_exact(exact, np.stack([self.field.log_density(t) for t in self.times]))
+
+    @cached_property
+    def figure(self) -> ScoreFieldFigure:
+        """The figure, with the exact score's arrows and laws drawn."""
+        figure = ScoreFieldFigure(self.field.points, self.field.grid, self.field.modes, FIELD_TIMES)
+        figure.show_exact(self.arrows(self.truth), np.stack([self.field.log_density(t) for t in self.times]))
+        return figure
 
     def arrows(self, network: ScoreNetwork) -> np.ndarray:
         """Return the arrows at all times, (time, point, 2)."""

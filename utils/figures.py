@@ -199,7 +199,7 @@ class ScoreLineFigure(_KeptCanvas):
 
     @styled
     def __init__(self, position: Array, times: Array, analytical: Array, gaussian: Array, in_distribution: Array):
-        figure = _figure(11, 5.8)
+        figure = _figure(11, 5.8, dpi=100)  # not 150: writing the PNG takes longer than drawing
         panes = figure.subplots(2, -(-len(times) // 2), sharex=True).ravel()
         figure.subplots_adjust(left=0.065, right=0.985, top=0.83, bottom=0.1, wspace=0.24, hspace=0.2)
         for axes, t, exact, other, likely in zip(panes, times, analytical, gaussian, in_distribution, strict=False):

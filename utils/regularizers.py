@@ -133,9 +133,10 @@ class Consistency(_Regularizer):
         x, times = self.start(network, *self.choose_points(x, t, generator), generator)
         guide = network if self.guide is None else truth
         sigma, earlier = (network.schedule.sigma(time)[:, None, None] for time in (times[-1], times[0]))
-        ends = predictor_corrector(guide, x, times, generator=generator)
-        target = sigma * wrapped_normal_score(displacement(x, ends), (sigma**2 - earlier**2).sqrt())
         output = network(x, times[-1])
+        known = None if self.guide else output.detach()
+        ends = predictor_corrector(guide, x, times, generator=generator, first=known)
+        target = sigma * wrapped_normal_score(displacement(x, ends), (sigma**2 - earlier**2).sqrt())
         return (output.square() - 2 * output * target).mean()
 
     def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -161,7 +162,8 @@ class Consistency(_Regularizer):
         x, times = self.start(network, x, t, generator)
         here, sigma = network(x, times[-1]), network.schedule.sigma(times[-1])[:, None, None]
         guide = network if self.guide is None else truth
-        ends = [predictor_corrector(guide, x, times, generator=generator) for _ in range(2)]
+        known = None if self.guide else here.detach()
+        ends = [predictor_corrector(guide, x, times, generator=generator, first=known) for _ in range(2)]
         first, second = (sigma * network.score(end, times[0]) - here for end in ends)
         return first, second
 

@@ -1,0 +1,93 @@
+"""Trains run1 of every experiment side by side: as many at once as there are processors, one thread each.
+
+Each is its own run.sh, and how far it is stands in its curves.csv. Ctrl-C is passed on, so that all of them end cleanly.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from tqdm import tqdm
+
+from utils.experiments import ROOT, Run, UserError, configure, find_experiments
+
+POLL_SECONDS = 0.3
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # the bars are drawn here
+
+
+class Training:
+    """A run.sh at work, with a progress bar on its line of the terminal."""
+
+    def __init__(self, experiment: str, line: int):
+        self.experiment, self.line, self.curves, self.read = experiment, line, Run(experiment).curves_file, 0
+        self.said = tempfile.TemporaryFile("w+", encoding="utf-8")
+        script = ROOT / "training" / experiment / "run.sh"
+        # In a session of its own, so that a Ctrl-C comes once, from here: a second one would end it without saving.
+        self.process = subprocess.Popen(
+            ["bash", script],
+            stdout=self.said,
+            stderr=subprocess.STDOUT,
+            env=os.environ | ENVIRONMENT,
+            start_new_session=True,
+        )
+        epochs = None
+        with contextlib.suppress(UserError):  # run.sh says what is wrong
+            epochs = configure(experiment).max_epochs
+        self.bar = tqdm(total=epochs, desc=experiment, unit="epoch", position=line, leave=False, disable=None)
+
+    def is_over(self) -> bool:
+        """Move the bar to where the training is, and return whether that has ended."""
+        with contextlib.suppress(OSError):
+            rows = self.curves.read_text(encoding="utf-8").count("\n") - 1
+            self.bar.update(rows - self.bar.n)
+        return self.process.poll() is not None
+
+    def close(self) -> int:
+        """Remove the bar, print what the training said, and return its exit status."""
+        self.bar.close()
+        self.said.seek(0)
+        tqdm.write(self.said.read().strip() or f"{self.experiment}: exit status {self.process.returncode}")
+        self.said.close()
+        return self.process.returncode
+
+
+def train_all(experiments: list[str], at_once: int) -> int:
+    """Train these experiments, so many at once; return 0, 1 where one failed, or 130 after a Ctrl-C."""
+    waiting, running, statuses = list(experiments), [], []
+    while waiting or running:
+        try:
+            while waiting and len(running) < at_once:
+                line = min(set(range(at_once)) - {training.line for training in running})
+                running.append(Training(waiting.pop(0), line))
+            time.sleep(POLL_SECONDS)
+            for training in [training for training in running if training.is_over()]:
+                running.remove(training)
+                statuses.append(training.close())
+        except KeyboardInterrupt:
+            waiting.clear()
+            statuses.append(130)
+            for training in running:
+                training.process.send_signal(signal.SIGINT)
+    return 130 if 130 in statuses else int(any(statuses))
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> int:
+    """Train them all; return the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The baseline is the quickest: as the last one it leaves no processor idle for long.
+    return train_all(find_experiments()[::-1], usable_processors())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training.lightning_module import MONITOR
 
 LIBRARIES = (sys.executable, "-c", "import torch, pytorch_lightning")
-# A process starts with the memory record of the one that made it: so a small one stands between this one and the command.
+# A process begins with the memory record of the one that made it: so a small one stands between.
 MEASURE = """
 import resource, subprocess, sys, time
 began = time.perf_counter()

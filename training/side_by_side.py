@@ -1,6 +1,6 @@
 """Trains run1 of every experiment side by side: as many at once as there are processors, one thread each.
 
-Each is its own run.sh, and how far it is stands in its curves.csv. Ctrl-C is passed on, so that all of them end cleanly.
+Each is its own run.sh, and how far it is stands in its curves.csv. Ctrl-C is passed on, so that all end cleanly.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ class Training:
     """A run.sh at work, with a progress bar on its line of the terminal."""
 
     def __init__(self, experiment: str, line: int):
-        self.experiment, self.line, self.curves, self.read = experiment, line, Run(experiment).curves_file, 0
-        self.said = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.experiment, self.line, self.curves = experiment, line, Run(experiment).curves_file
+        self.said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by close)
         script = ROOT / "training" / experiment / "run.sh"
         # In a session of its own, so that a Ctrl-C comes once, from here: a second one would end it without saving.
         self.process = subprocess.Popen(

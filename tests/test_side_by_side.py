@@ -1,0 +1,76 @@
+"""Several run.sh at once: none waits for another, none is lost, and a Ctrl-C reaches each of them once."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from training import side_by_side
+
+# A stand-in for run.sh: it notes each Ctrl-C, and ends with the status that its file `status` holds when `go` is there.
+SCRIPT = """
+cd "$(dirname "$0")"
+trap 'echo interrupted >> signals; echo stopped; exit 130' INT
+touch started
+for _ in $(seq 200); do [ -e ../go ] && { echo "$(basename "$PWD") said this"; exit "$(cat status)"; }; sleep 0.05; done
+exit 99
+"""
+
+
+@pytest.fixture
+def experiments(training, monkeypatch):
+    """Three experiments, a, b and c, that end well as soon as there is a file `go`."""
+    monkeypatch.setattr(side_by_side, "ROOT", training.parent)
+    monkeypatch.setattr(side_by_side, "POLL_SECONDS", 0.02)
+    for name in ("a", "b", "c"):
+        (training / name).mkdir()
+        (training / name / "run.sh").write_text(SCRIPT)
+        (training / name / "status").write_text("0")
+        (training / name / "specific_config.yaml").write_text("{}")
+    return training
+
+
+def when(*paths, then):
+    """Call `then` as soon as all these files are there."""
+
+    def wait():
+        while not all(path.exists() for path in paths):
+            time.sleep(0.01)
+        then()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+
+
+def test_as_many_at_once_as_asked_for(experiments):
+    """a and b go on only when both have started; c starts after."""
+    early = []
+
+    def go():
+        early.append((experiments / "c" / "started").exists())
+        (experiments / "go").touch()
+
+    when(experiments / "a" / "started", experiments / "b" / "started", then=go)
+    assert side_by_side.train_all(["a", "b", "c"], at_once=2) == 0
+    assert early == [False] and (experiments / "c" / "started").exists()
+
+
+def test_one_that_fails_stops_no_other(experiments, capsys):
+    (experiments / "a" / "status").write_text("2")
+    (experiments / "go").touch()
+    assert side_by_side.train_all(["a", "b", "c"], at_once=1) == 1
+    assert sorted(capsys.readouterr().out.splitlines()) == [f"{name} said this" for name in "abc"]
+
+
+def test_ctrl_c_reaches_each_once_and_starts_no_other(experiments, capsys):
+    when(
+        experiments / "a" / "started",
+        experiments / "b" / "started",
+        then=lambda: os.kill(os.getpid(), signal.SIGINT),
+    )
+    assert side_by_side.train_all(["a", "b", "c"], at_once=2) == 130
+    assert [(experiments / name / "signals").read_text() for name in "ab"] == ["interrupted\n"] * 2
+    assert not (experiments / "c" / "started").exists()
+    assert capsys.readouterr().out.splitlines() == ["stopped", "stopped"]

@@ -171,10 +171,14 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
         }
     )
     from distributed import Client, LocalCluster
+    from distributed.comm import get_address_host_port
 
     with contextlib.ExitStack() as stack:
-        if options.scheduler:
-            cluster = options.scheduler
+        if cluster := options.scheduler:
+            try:
+                get_address_host_port(cluster)
+            except ValueError as error:
+                raise UserError(f"--scheduler {cluster}: {error}") from error
         elif options.slurm:
             cluster = stack.enter_context(slurm_cluster(options.slurm))
             cluster.scale(min(options.workers or runs, runs))
@@ -184,10 +188,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
             cluster = stack.enter_context(
                 LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, **quiet)
             )
-        try:
-            client = stack.enter_context(Client(cluster, set_as_default=False))
-        except ValueError as error:
-            raise UserError(f"--scheduler {options.scheduler}: {error}") from error
+        client = stack.enter_context(Client(cluster, set_as_default=False))
         if not client.scheduler_info()["workers"]:
             print("No worker is there yet; the runs wait for one.", file=sys.stderr)
         yield client
@@ -208,7 +209,7 @@ def slurm_cluster(path: Path):
     except ModuleNotFoundError as error:
         raise UserError(f"--slurm needs a package more: pip install -r requirements-cluster.txt ({error})") from error
     try:
-        return SLURMCluster(**options)
+        return SLURMCluster(**{"scheduler_options": {"dashboard_address": ":0"}} | options)  # 8787 may be taken
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -98,7 +98,7 @@ def sweep(options: argparse.Namespace) -> int:
         with open_client(options, len(to_do)) as client:
             outcomes.update(train_all(client, to_do))
     counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-    print(f"{len(runs)} runs: {counts}; took {timedelta(seconds=round(time.monotonic() - began))}")
+    print(f"runs: {counts}; took {timedelta(seconds=round(time.monotonic() - began))}")
     return int(outcomes["failed"] > 0)
 
 
@@ -116,17 +116,17 @@ def train_all(client, to_do: list[PlannedRun]) -> Counter:
     """Train runs on a cluster, show how far they are, and return how many ended how."""
     from distributed import as_completed
 
-    from training.sweep_worker import Trainings, train
+    from training.sweep_worker import Trainings, task
 
     ours = f"trainings-{uuid.uuid4().hex}"  # other sweeps may use the same cluster
     client.register_plugin(Trainings(), name=ours)
-    futures, outcomes = {}, Counter()
+    train, futures, outcomes = task(ours), {}, Counter()
     try:
         for planned in to_do:
             run = planned.run
             words = [run.experiment, *planned.overrides, "--run-name", run.name]
             key = f"{run.experiment}/{run.name}-{ours}"
-            futures[client.submit(train, ours, words, str(ROOT), str(log_of(planned)), key=key)] = planned
+            futures[client.submit(train, words, str(ROOT), str(log_of(planned)), key=key)] = planned
         with tqdm(total=len(to_do), unit="run", desc="sweep", dynamic_ncols=True, smoothing=0) as bar:
             for future in as_completed(futures, loop=client.loop):
                 fault = failure(future, log_of(futures[future]))

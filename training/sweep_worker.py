@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cloudpickle
@@ -83,11 +84,17 @@ class Trainings(WorkerPlugin):
         return process
 
 
-def train(plugin: str, words: list[str], root: str, log: str) -> tuple[int, str] | None:
-    """Train on the worker that this is called on; return None where the sweep was stopped before."""
-    trainings = get_worker().plugins.get(plugin)
-    return trainings and trainings.train(words, root, log)
+def task(plugin: str) -> Callable[[list[str], str, str], tuple[int, str]]:
+    """Return a function that calls `train` of this plugin of the worker it runs on.
+
+    Since it is made here, it reaches a worker by its content, and so does the plugin: a worker need not find this
+    module, only the folders of the runs.
+    """
+
+    def train(words: list[str], root: str, log: str) -> tuple[int, str]:
+        return get_worker().plugins[plugin].train(words, root, log)
+
+    return train
 
 
-# Workers get this module's content with the tasks, so they need not find the module: only the files of the runs.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -6,6 +6,7 @@ worker (sweep_worker.py); all that a run writes is in its folder, so a sweep has
 
 import argparse
 import contextlib
+import logging
 import os
 import shlex
 import signal
@@ -62,9 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train what the command line says; return the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     options = parse_arguments(arguments)
-    before = signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a batch system's request ends it as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a batch system sends is a Ctrl-C too
     try:
         return sweep(options)
     except KeyboardInterrupt:
@@ -165,7 +164,6 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
 
     dask.config.set(
         {
-            "logging.distributed": "critical",  # what concerns a run is said here, in the terms of a run
             "distributed.scheduler.allowed-failures": 100,  # a run goes on elsewhere when its worker dies
             "distributed.scheduler.worker-saturation": 1.0,  # runs are long: none should queue at a busy worker
         }
@@ -173,6 +171,8 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
     from distributed import Client, LocalCluster
     from distributed.comm import get_address_host_port
 
+    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):  # what matters is said here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if cluster := options.scheduler:
             try:
@@ -181,10 +181,10 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
                 raise UserError(f"--scheduler {cluster}: {error}") from error
         elif options.slurm:
             cluster = stack.enter_context(slurm_cluster(options.slurm))
-            cluster.scale(min(options.workers or runs, runs))
+            submit(cluster, min(options.workers or runs, runs))
         else:  # workers only wait for processes, so threads of this one will do
             workers = min(options.workers or usable_processors(), runs)
-            quiet = {"dashboard_address": None, "silence_logs": "critical", "memory_limit": 0}
+            quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "memory_limit": 0}
             cluster = stack.enter_context(
                 LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, **quiet)
             )
@@ -203,15 +203,24 @@ def usable_processors() -> int:
 
 def slurm_cluster(path: Path):
     """Return a Dask cluster without workers yet; its jobs are as the YAML file says."""
-    options = read_yaml(path)
+    options = {"scheduler_options": {"dashboard_address": ":0"}} | read_yaml(path)  # the usual port may be taken
     try:
         from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError as error:
         raise UserError(f"--slurm needs a package more: pip install -r requirements-cluster.txt ({error})") from error
     try:
-        return SLURMCluster(**{"scheduler_options": {"dashboard_address": ":0"}} | options)  # 8787 may be taken
+        return SLURMCluster(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def submit(cluster, workers: int) -> None:
+    """Submit jobs for so many workers; raises UserError with what sbatch said where it failed."""
+    cluster.scale(workers)
+    try:
+        cluster.sync(cluster._correct_state)  # scale() alone returns at once, and only logs what goes wrong
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"the jobs could not be submitted: {error}") from error
 
 
 if __name__ == "__main__":

@@ -34,14 +34,14 @@ class Trainings(WorkerPlugin):
     async def teardown(self, worker) -> None:
         """End them all, and start no others."""
         with self.lock:
-            self.stopping = True
-        for process in self.processes:
+            self.stopping, processes = True, list(self.processes)
+        for process in processes:
             process.terminate()
         patience = time.monotonic() + SECONDS_TO_SAVE
-        while any(process.poll() is None for process in self.processes):
+        while any(process.poll() is None for process in processes):
             await asyncio.sleep(0.05)
             if time.monotonic() > patience:
-                for process in self.processes:
+                for process in processes:
                     process.kill()
 
     def train(self, words: list[str], root: str, log: str) -> tuple[int, str]:

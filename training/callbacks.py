@@ -147,7 +147,8 @@ class RunLogger(TensorBoardLogger):
     """TensorBoard's event files and curves.csv, in the run's folder; a resumed run goes on after epochs_done."""
 
     def __init__(self, run: Run, epochs_done: int):
-        super().__init__(run.folder.parent, name="", version=run.name, default_hp_metric=False, purge_step=epochs_done)
+        folder = run.folder
+        super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False, purge_step=epochs_done)
         self.curves = Curves(run.curves_file, epochs_done)
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:

@@ -1,9 +1,12 @@
 """Trains one experiment: merge and validate the configuration, then start, continue or leave the run."""
 
 import argparse
+import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 
 import torch
 
@@ -24,6 +27,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the YAML files")
     parser.add_argument("--run-name", default="run1", help="folder under output/ (default: run1)")
     parser.add_argument("--from-scratch", action="store_true", help="remove what the run has so far and start over")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end cleanly when standard input closes")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_intermixed_args(arguments)
 
@@ -31,6 +35,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_arguments(arguments)
+    if options.end_with_stdin:
+        threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
         configuration = configure(options.experiment, options.overrides)
         run = Run(options.experiment, options.run_name)
@@ -45,10 +51,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def end_with_stdin() -> None:
+    """Stop this process once its standard input closes: whoever held the other end, as a sweep does, is gone."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def train(run: Run, configuration: Configuration, from_scratch: bool = False, overrides: str = "") -> int:
     """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C)."""
     check_accelerator(configuration.accelerator)
     title = f"{run.experiment}, {run.name}"
+    if next(run.folder.glob("*/config.yaml"), None):
+        raise UserError(f"{run.folder} holds the runs of a sweep; choose another --run-name")
     if from_scratch:
         shutil.rmtree(run.folder, ignore_errors=True)
     epochs_done = 0
@@ -65,7 +80,8 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False, ov
     from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
 
     configuration.write(run.configuration_file)
-    configuration.write(run.folder.parent.parent / "config.yaml")
+    if not run.sweep:  # hundreds of runs would overwrite each other's there
+        configuration.write(run.folder.parent.parent / "config.yaml")
     interrupted = fitting.fit(run, configuration, epochs_done)
     last = read_checkpoint(run.last_checkpoint)
     reason = finished(last, configuration)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import yaml
@@ -32,6 +32,8 @@ from utils.toy_problem import ToyProblem
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ROOT / "training"
+NAME, TAG = r"\w[\w.-]*", r"\w[\w.,=+-]*"  # of a run or a sweep; of a run within a sweep
+Schema = TypeVar("Schema", bound=Settings)
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 
 
@@ -149,14 +151,17 @@ class Configuration(Settings):
             temporary.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
 
 
-def configure(experiment: str, overrides: Iterable[str] = ()) -> Configuration:
-    """Return the merged and validated configuration of an experiment; raises UserError with one line per fault."""
-    layers = {"training/base_config.yaml": _read_yaml(TRAINING / "base_config.yaml")}
+def configure(experiment: str, overrides: Iterable[str] = (), origin: str = "command line") -> Configuration:
+    """Return the merged and validated configuration of an experiment; raises UserError with one line per fault.
+
+    `origin` is what a fault in the overrides is put down to.
+    """
+    layers = {"training/base_config.yaml": read_yaml(TRAINING / "base_config.yaml")}
     if experiment != ANALYTICAL:
         specific = _experiment_folder(experiment) / "specific_config.yaml"
-        layers[specific.relative_to(ROOT).as_posix()] = _read_yaml(specific)
-    layers["command line"] = _read_overrides(overrides)
-    return _validated(layers)
+        layers[specific.relative_to(ROOT).as_posix()] = read_yaml(specific)
+    layers[origin] = _read_overrides(overrides, origin)
+    return _validated(layers, Configuration)
 
 
 def flat(block: dict, prefix: str = "") -> dict:
@@ -175,21 +180,26 @@ def difference(before: Configuration, now: Configuration) -> dict[str, tuple[Any
 
 def read_configuration(path: Path) -> Configuration:
     """Return the configuration in a run's config.yaml; raises UserError with one line per fault."""
-    return _validated({str(path): _read_yaml(path)})
+    return read_settings(path, Configuration)
 
 
-def _validated(layers: Mapping[str, dict]) -> Configuration:
+def read_settings(path: Path, schema: type[Schema]) -> Schema:
+    """Return the settings in a YAML file; raises UserError with one line per fault."""
+    return _validated({str(path): read_yaml(path)}, schema)
+
+
+def _validated(layers: Mapping[str, dict], schema: type[Schema]) -> Schema:
     merged: dict = {}
     for layer in layers.values():
         merged = _merge(merged, layer)
     try:
         merged = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
-        return Configuration.model_validate(merged)
+        return schema.model_validate(merged)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         raise UserError(f"{_origin(layers, key.split('.'))}: {key}: {str(error).splitlines()[0]}") from error
     except ValidationError as error:
-        raise UserError("\n".join(_describe(fault, merged, layers) for fault in error.errors())) from error
+        raise UserError("\n".join(_describe(fault, merged, layers, schema) for fault in error.errors())) from error
 
 
 def _merge(lower: dict, upper: dict) -> dict:
@@ -204,7 +214,8 @@ def _merge(lower: dict, upper: dict) -> dict:
     return merged
 
 
-def _read_yaml(path: Path) -> dict:
+def read_yaml(path: Path) -> dict:
+    """Return the `key: value` pairs of a file; raises UserError where it has none."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except yaml.MarkedYAMLError as error:
@@ -218,24 +229,24 @@ def _read_yaml(path: Path) -> dict:
     return content
 
 
-def _read_overrides(overrides: Iterable[str]) -> dict:
+def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
     layer: dict = {}
     seen = set()
     for pair in overrides:
         key, equals, _ = pair.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-            raise UserError(f"command line: {pair}: should be key=value, for example regularizer.weight=1e-3")
+            raise UserError(f"{origin}: {pair}: should be key=value, for example regularizer.weight=1e-3")
         if key in seen:
-            raise UserError(f"command line: {key}: given twice")
+            raise UserError(f"{origin}: {key}: given twice")
         seen.add(key)
         try:
             layer = _merge(layer, OmegaConf.to_container(OmegaConf.from_dotlist([pair]), resolve=False))
         except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"command line: {pair}: the value is not valid YAML") from error
+            raise UserError(f"{origin}: {pair}: the value is not valid YAML") from error
     return layer
 
 
-def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]) -> str:
+def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict], schema: type[Settings]) -> str:
     """Return one line on one of pydantic's faults: origin, key as the user wrote it, what is wrong, what was given."""
     keys, given = _without_union_tags(fault["loc"], merged), fault["input"]
     text = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
@@ -244,7 +255,7 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
     if fault["type"] == "missing":
         return f"{_origin(layers, keys[:-1])}: {'.'.join(keys)}: missing"
     if fault["type"] == "extra_forbidden":
-        known = set(re.findall(r'"(\w+)": \{', json.dumps(Configuration.model_json_schema()))) - {keys[-1]}
+        known = set(re.findall(r'"(\w+)": \{', json.dumps(schema.model_json_schema()))) - {keys[-1]}
         close = difflib.get_close_matches(keys[-1], known, n=1)
         text = "unknown key" + (f" (did you mean {close[0]}?)" if close else "")
     elif fault["type"] == "union_tag_invalid":
@@ -294,8 +305,13 @@ class Run:
     def __post_init__(self):
         if self.experiment != ANALYTICAL:
             _experiment_folder(self.experiment)
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
+        if not re.fullmatch(rf"{NAME}(/{TAG})?", self.name):
             raise UserError(f"run name {self.name!r}: should be letters, digits, dots, dashes and underscores")
+
+    @property
+    def sweep(self) -> str | None:
+        """The sweep that the run belongs to; its name is then sweep/tag, and its folder is in that of the sweep."""
+        return self.name.rpartition("/")[0] or None
 
     @property
     def folder(self) -> Path:

@@ -1,0 +1,227 @@
+"""Trains many runs: experiments x overrides x seeds, on the processors of this machine or of a cluster.
+
+A training uses one thread, so runs are what there is to do at once. Each is a process of its own, started by a Dask
+worker (sweep_worker.py); all that a run writes is in its folder, so a sweep has no state besides its runs.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from tqdm import tqdm
+
+from training.train import finished
+from utils.experiments import ROOT, UserError, read_checkpoint, read_configuration, read_yaml
+from utils.sweeps import PlannedRun, plan
+
+CONFIG = "training/sweep_config.yaml"
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.sweep",
+        description="Trains every run of a grid of experiments, overrides and seeds, several at once. The same command "
+        "again continues interrupted runs and leaves finished ones alone. Ctrl-C ends all cleanly, with checkpoints.",
+    )
+    parser.add_argument("--config", type=Path, default=ROOT / CONFIG, help=f"the grid (default: {CONFIG})")
+    parser.add_argument(
+        "--workers", type=_count, metavar="N", help="runs at once (default: one a processor; with --slurm one a run)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", metavar="ADDRESS", help="use a running Dask cluster, for example tcp://host:8786")
+    where.add_argument(
+        "--slurm",
+        type=Path,
+        metavar="FILE",
+        help="submit workers to SLURM; the YAML file holds the options of dask_jobqueue.SLURMCluster",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the runs, and with --slurm the job script; start nothing"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1, given {text}")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train what the command line says; return the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parse_arguments(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a batch system sends is a Ctrl-C too
+    try:
+        return sweep(options)
+    except KeyboardInterrupt:
+        command = shlex.join(["python", "-m", "training.sweep", *words])
+        print(f"Stopped; what was trained is saved. To continue: {command}", file=sys.stderr)
+        return 130
+    except (UserError, OSError) as error:
+        if options.debug:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train the runs that are not finished; return 1 where one failed."""
+    began = time.monotonic()
+    runs = plan(options.config)
+    to_do = [planned for planned in runs if not is_finished(planned)]
+    if options.dry_run:
+        for planned in runs:
+            state = "to do" if planned in to_do else "finished"
+            print(f"{state:8}  {planned.run.experiment} {shlex.join(planned.overrides)}")
+        if options.slurm:
+            with slurm_cluster(options.slurm) as cluster:
+                print(cluster.job_script())
+        return 0
+    outcomes = Counter({"finished": 0, "skipped (finished before)": len(runs) - len(to_do), "failed": 0})
+    if to_do:
+        with open_client(options, len(to_do)) as client:
+            outcomes.update(train_all(client, to_do))
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+    print(f"runs: {counts}; took {timedelta(seconds=round(time.monotonic() - began))}")
+    return int(outcomes["failed"] > 0)
+
+
+def is_finished(planned: PlannedRun) -> bool:
+    """Whether no process need be started; whatever is unusual about a run is for train.py to say."""
+    try:
+        last = read_checkpoint(planned.run.last_checkpoint)
+        same = read_configuration(planned.run.configuration_file) == planned.configuration
+    except UserError:
+        return False
+    return same and finished(last, planned.configuration) is not None
+
+
+def train_all(client, to_do: list[PlannedRun]) -> Counter:
+    """Train runs on a cluster, show how far they are, and return how many ended how."""
+    from distributed import as_completed
+
+    from training.sweep_worker import Trainings, task
+
+    ours = f"trainings-{uuid.uuid4().hex}"  # other sweeps may use the same cluster
+    client.register_plugin(Trainings(), name=ours)
+    train, futures, outcomes = task(ours), {}, Counter()
+    try:
+        for planned in to_do:
+            run = planned.run
+            words = [run.experiment, *planned.overrides, "--run-name", run.name]
+            key = f"{run.experiment}/{run.name}-{ours}"
+            futures[client.submit(train, words, str(ROOT), str(log_of(planned)), key=key)] = planned
+        with tqdm(total=len(to_do), unit="run", desc="sweep", dynamic_ncols=True, smoothing=0) as bar:
+            for future in as_completed(futures, loop=client.loop):
+                fault = failure(future, log_of(futures[future]))
+                if fault:
+                    run = futures[future].run
+                    bar.write(f"failed: {run.experiment}, {run.name}: {fault}", file=sys.stderr)
+                outcomes["failed" if fault else "finished"] += 1
+                bar.set_postfix(failed=outcomes["failed"], refresh=False)
+                bar.update()
+    finally:
+        client.unregister_worker_plugin(ours)  # ends what still runs, and returns when that is saved
+        client.cancel(list(futures))
+    return outcomes
+
+
+def log_of(planned: PlannedRun) -> Path:
+    """Return the file of what the training says."""
+    return planned.run.folder / "log.txt"
+
+
+def failure(future, log: Path) -> str | None:
+    """Return what went wrong with a run, or None."""
+    try:
+        status, said = future.result()
+    except Exception as error:  # of Dask, or of the worker's machine: this run has failed, the others need not
+        return f"{type(error).__name__}: {error}"
+    if not status:
+        return None
+    return f"exit status {status}; {log} ends with\n" + "\n".join(f"    {line}" for line in said.splitlines())
+
+
+@contextlib.contextmanager
+def open_client(options: argparse.Namespace, runs: int) -> Iterator:
+    """Yield a client of the cluster that the command line asks for; one that was made here is closed after."""
+    import dask
+
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": 100,  # a run goes on elsewhere when its worker dies
+            "distributed.scheduler.worker-saturation": 1.0,  # runs are long: none should queue at a busy worker
+        }
+    )
+    from distributed import Client, LocalCluster
+    from distributed.comm import get_address_host_port
+
+    for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):  # what matters is said here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with contextlib.ExitStack() as stack:
+        if cluster := options.scheduler:
+            try:
+                get_address_host_port(cluster)
+            except ValueError as error:
+                raise UserError(f"--scheduler {cluster}: {error}") from error
+        elif options.slurm:
+            cluster = stack.enter_context(slurm_cluster(options.slurm))
+            submit(cluster, min(options.workers or runs, runs))
+        else:  # workers only wait for processes, so threads of this one will do
+            workers = min(options.workers or usable_processors(), runs)
+            quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "memory_limit": 0}
+            cluster = stack.enter_context(
+                LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, **quiet)
+            )
+        client = stack.enter_context(Client(cluster, set_as_default=False))
+        if not client.scheduler_info()["workers"]:
+            print("No worker is there yet; the runs wait for one.", file=sys.stderr)
+        yield client
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def slurm_cluster(path: Path):
+    """Return a Dask cluster without workers yet; its jobs are as the YAML file says."""
+    options = {"scheduler_options": {"dashboard_address": ":0"}} | read_yaml(path)  # the usual port may be taken
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ModuleNotFoundError as error:
+        raise UserError(f"--slurm needs a package more: pip install -r requirements-cluster.txt ({error})") from error
+    try:
+        return SLURMCluster(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def submit(cluster, workers: int) -> None:
+    """Submit jobs for so many workers; raises UserError with what sbatch said where it failed."""
+    cluster.scale(workers)
+    try:
+        cluster.sync(cluster._correct_state)  # scale() alone returns at once, and only logs what goes wrong
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"the jobs could not be submitted: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -26,6 +26,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--experiments", nargs="+", metavar="NAME", help="folders under training/, or analytical")
     parser.add_argument("--run-name", default="run1", help="which run of each experiment (default: run1)")
+    parser.add_argument(
+        "--sweep", metavar="NAME", help="judge the finished runs of a sweep instead, over seeds; see training/sweep.py"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="CSV that keeps a row a run of a sweep (default: in the output)"
+    )
     parser.add_argument("--number-of-samples", type=count, default=10_000, metavar="N", help="default: 10000")
     parser.add_argument("--time-steps", type=count, default=100, metavar="N", help="predictor steps (default: 100)")
     parser.add_argument(
@@ -48,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     from utils.videos import VideoError
 
     try:
-        return analyse(options)
+        return analyse_sweep(options) if options.sweep else analyse(options)
     except (UserError, VideoError, OSError) as error:
         if options.debug:
             raise
@@ -62,15 +68,9 @@ def analyse(options: argparse.Namespace) -> int:
     from utils.experiments import ANALYTICAL, Run, UserError, find_experiments
     from utils.report import write_report
 
+    sampling = analysis.Sampling.of(options)
     names = list(dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()]))
     runs = [Run(name, "run1" if name == ANALYTICAL else options.run_name) for name in names]  # refuses unknown names
-    sampling = analysis.Sampling(
-        number_of_samples=options.number_of_samples,
-        time_steps=options.time_steps,
-        corrector_steps=options.corrector_steps,
-        start=options.start,
-        seed=options.seed,
-    )
     analysis.draw_marginal_distribution(options.output_dir)
     results, left_out = {}, []
     for run in runs:
@@ -88,6 +88,41 @@ def analyse(options: argparse.Namespace) -> int:
     for line in left_out:
         print(line, file=sys.stderr)
     return 1 if left_out else 0
+
+
+def analyse_sweep(options: argparse.Namespace) -> int:
+    """Judge the finished runs of a sweep that the results do not hold yet; write what all say over seeds."""
+    from tqdm import tqdm
+
+    from training.side_by_side import usable_processors
+    from training.train import is_finished
+    from utils import sweep_report, sweep_results
+    from utils.analysis import Sampling
+    from utils.experiments import UserError, find_runs
+    from utils.report import write_report
+
+    folder = options.output_dir / "sweeps" / options.sweep
+    results = options.results or folder / "results.csv"
+    runs = find_runs(options.sweep, options.experiments)
+    finished = [run for run in runs if is_finished(run)]
+    failures = []
+    found = sweep_results.collect(finished, results, Sampling.of(options), usable_processors())
+    with tqdm(found, desc="judged", unit="run", disable=None) as bar:
+        for run, fault in bar:
+            if fault:
+                failures.append(f"{run.experiment}, {run.name}: {fault}")
+    rows = [row for row in sweep_results.read_results(results) if row["sweep"] == options.sweep]
+    if not rows:
+        raise UserError(f"there is no finished run of a sweep {options.sweep!r}: python -m training.sweep trains them")
+    groups = sweep_results.groups(rows)
+    sweep_report.write_sweep(groups, folder, options.sweep)
+    print(sweep_report.plain(groups))
+    page = write_report(options.output_dir)
+    print(f"\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}")
+    unfinished = [f"{run.experiment}, {run.name}: not finished, left out" for run in runs if run not in finished]
+    for line in failures + unfinished:
+        print(line, file=sys.stderr)
+    return 1 if failures or unfinished else 0
 
 
 if __name__ == "__main__":

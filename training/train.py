@@ -108,6 +108,14 @@ def finished(checkpoint: dict, configuration: Configuration) -> str | None:
     return f"finished its {epochs} epochs" if epochs >= configuration.max_epochs else None
 
 
+def is_finished(run: Run) -> bool:
+    """Return whether a run needs no more training; one that is damaged, or was not begun, does."""
+    try:
+        return finished(read_checkpoint(run.last_checkpoint), read_configuration(run.configuration_file)) is not None
+    except UserError:
+        return False
+
+
 def check_same_configuration(run: Run, configuration: Configuration, reason: str | None) -> None:
     """Raise UserError with the difference where the run was begun with another configuration.
 

@@ -6,7 +6,7 @@ import math
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +44,11 @@ class Sampling:
     corrector_steps: int
     start: str  # "uniform", or "exact" for the law at t = 1
     seed: int
+
+    @classmethod
+    def of(cls, options) -> "Sampling":
+        """Return the sampling that a command line asks for."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
     @property
     def times(self) -> Tensor:

@@ -125,3 +125,36 @@ def maps_figure(times: Sequence[float], model: Array, exact: Array, error: Array
     bar = figure.add_axes((1 - 1.05 / width, 0.6 / height, 0.2 / width, 1 - 1.45 / height))
     figure.colorbar(image, bar, extend="both", label="size of the normalised score (dimensionless)")
     return figure
+
+
+@styled
+def weights_figure(
+    panes: Mapping[str, tuple[Mapping[str, Sequence[Array]], Sequence[float] | None]], title: str
+) -> Figure:
+    """Return metrics against the weight of a regularizer: heading -> (name -> weights, means, low, high; the baseline's
+    mean, low and high or None). Bands and the grey stripe of the baseline are intervals over seeds."""
+    names = list(dict.fromkeys(name for curves, _ in panes.values() for name in curves))
+    styles, keys = _styles(names), {}
+    columns = 2
+    rows = -(-len(panes) // columns)
+    figure = _figure(11.2, 3.7 * rows + 0.5 + 0.24 * (-(-len(names) // 2)), layout="constrained")
+    figure.suptitle(title, size="medium")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (heading, (curves, baseline)) in zip(grid, panes.items(), strict=False):
+        positive = []
+        if baseline is not None:
+            keys["no regularizer"] = axes.axhline(baseline[0], color="0.4", linewidth=1)
+            axes.axhspan(baseline[1], baseline[2], color="0.85", linewidth=0)
+            positive.append(baseline[0])
+        for name, (weights, means, low, high) in curves.items():
+            (keys[name],) = axes.plot(weights, means, marker="o", markersize=3, **styles[name])
+            axes.fill_between(weights, low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
+            positive += means[np.isfinite(means)].tolist()
+        axes.set(title=heading, xlabel="weight", xscale="log")
+        if min(positive) > 0:
+            axes.set_yscale("log")
+        axes.grid(color="0.9")
+    for axes in grid[len(panes) :]:
+        axes.remove()
+    figure.legend(list(keys.values()), list(keys), loc="outside lower center", ncols=2, handlelength=3.5)
+    return figure

@@ -351,6 +351,17 @@ def find_experiments() -> list[str]:
     return sorted(names, key=lambda name: (name != "no_regularizer", name))
 
 
+def find_runs(sweep: str, experiments: Iterable[str] | None = None) -> list[Run]:
+    """Return the runs of a sweep that were begun, of these experiments or of all."""
+    if not re.fullmatch(NAME, sweep):
+        raise UserError(f"sweep {sweep!r}: should be letters, digits, dots, dashes and underscores")
+    found = []
+    for experiment in experiments or find_experiments():
+        folder = _experiment_folder(experiment) / "output" / sweep
+        found += [Run(experiment, f"{sweep}/{path.parent.name}") for path in sorted(folder.glob("*/config.yaml"))]
+    return found
+
+
 def _experiment_folder(experiment: str) -> Path:
     if experiment not in find_experiments():
         close = difflib.get_close_matches(experiment, find_experiments(), n=1)

@@ -36,6 +36,7 @@ DISTANCE_FROM_BEST = {
     "closer to 0": abs,
 }
 FIGURES = {  # in the order of the page; a picture that is not named here follows, under the name of its file
+    "weights": "Means over seeds against the weight; bands, and the grey stripe of no regularizer, are 95 % intervals",
     "marginal_distribution": "The exact law at five times: its density on the torus, and the marginal of one atom",
     "score_error_comparison": "Error of the score against time, all experiments",
     "residual_comparison": "Residual of the score's Fokker-Planck equation against time, all experiments",
@@ -182,10 +183,11 @@ class Picture:
 def write_report(output: Path) -> Path:
     """Write output/index.html about every output/<experiment>/<run>/metrics.json and return its path.
 
-    Files that cannot be read are named on the page and on the standard error stream.
+    The sweeps are those of output/sweeps/<name>/table.json. Files that cannot be read are named on the page and on the
+    standard error stream.
     """
     problems: list[str] = []
-    entries = read_entries(output, problems)
+    entries, sweeps = read_entries(output, problems), read_sweeps(output, problems)
     names = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
     headline = [name for name in HEADLINE if name in names] or names[: len(HEADLINE)]
     page = (
@@ -202,6 +204,7 @@ def write_report(output: Path) -> Path:
             frames_per_second=FRAMES_PER_SECOND,
             sampling=_grouped((entry.settings, entry.label) for entry in entries),
             versions=_grouped((entry.code_version, entry.label) for entry in entries),
+            sweeps=sweeps,
             problems=problems,
             style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
             script=Markup((PAGE / "script.js").read_text(encoding="utf-8")),
@@ -224,6 +227,28 @@ def read_entries(output: Path, problems: list[str]) -> list[Entry]:
             problems.append(f"{path.relative_to(output)}: {_reason(error)}")
     problems.sort()
     return sorted(entries, key=lambda e: (not e.control, e.experiment != BASELINE, e.experiment, e.run))
+
+
+class Sweep(_Read):
+    """The table of a sweep, rows of text by regime, and its pictures."""
+
+    title: str
+    headings: list[str]
+    regimes: dict[str, list[list[str]]]
+    pictures: list[Picture] = []
+
+
+def read_sweeps(output: Path, problems: list[str]) -> list[Sweep]:
+    """Return every sweep found, by name. What cannot be read is added to `problems`."""
+    sweeps = []
+    for path in sorted(output.glob("sweeps/*/table.json")):
+        try:
+            sweep = Sweep.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            problems.append(f"{path.relative_to(output)}: {_reason(error)}")
+            continue
+        sweeps.append(sweep.model_copy(update={"pictures": find_pictures(path.parent, output, problems)}))
+    return sweeps
 
 
 def _read_entry(path):

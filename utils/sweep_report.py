@@ -1,0 +1,147 @@
+"""What a sweep shows: tables of means over seeds, with intervals and paired differences; figures against the weight."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils import comparison_figures, figures
+from utils.catalogue import METRICS as ABOUT
+from utils.files import replacing
+from utils.statistics import Difference, Mean
+from utils.sweep_results import METRICS, Group
+
+SHOWN = {  # metric -> heading and factor of the tables
+    "path_kl": ("path KL, nats", 1),
+    "stray_fraction": ("strays, %", 100),
+    "ode_stray_fraction": ("ODE strays, %", 100),
+    "residual_score_fpe_noised": ("FP residual", 1),
+    "consistency_excess_noised": ("excess gap, 1e-3", 1e3),
+}
+PAIRED = ("path_kl", "stray_fraction")  # those whose paired difference is shown as well
+PANES = ("path_kl", "stray_fraction", "residual_score_fpe_noised", "consistency_excess_noised")
+
+
+def headings() -> list[str]:
+    """Return the headings of a table."""
+    columns = ["training", "seeds"]
+    for metric, (heading, _) in SHOWN.items():
+        columns += [heading, "difference"] if metric in PAIRED else [heading]
+    return columns
+
+
+def cells(group: Group) -> list[str]:
+    """Return the row of a group: means with bootstrap intervals; paired ones with Student's, * where significant."""
+    row = [group.title + (" (oracle)" if group.oracle else ""), str(max(mean.seeds for mean in group.means.values()))]
+    for metric, (_, factor) in SHOWN.items():
+        row.append(mean_text(group.means.get(metric), factor))
+        if metric in PAIRED:
+            row.append(difference_text(group.differences.get(metric), factor))
+    return row
+
+
+def mean_text(mean: Mean | None, factor: float = 1) -> str:
+    """Return `0.034 [0.029, 0.040]`."""
+    if mean is None or not math.isfinite(mean.value):
+        return "-"
+    if not math.isfinite(mean.low):
+        return f"{factor * mean.value:.3g}"
+    places = _places(factor * max(mean.high - mean.low, 1e-12), factor * mean.value)
+    value, low, high = (f"{factor * v:.{places}f}" for v in (mean.value, mean.low, mean.high))
+    return f"{value} [{low}, {high}]"
+
+
+def difference_text(difference: Difference | None, factor: float = 1) -> str:
+    """Return `-0.006 +- 0.005 *`, with * where 0 is outside the interval."""
+    if difference is None or not math.isfinite(difference.value):
+        return ""
+    if not math.isfinite(difference.low):
+        return f"{factor * difference.value:+.3g}"
+    half = factor * (difference.high - difference.low) / 2
+    places = _places(half, factor * difference.value)
+    return f"{factor * difference.value:+.{places}f} ± {half:.{places}f}" + (" *" if difference.is_significant else "")
+
+
+def _places(width, value):
+    """Return the decimals that show two digits of an interval's width."""
+    scale = width if width > 1e-9 else abs(value)
+    return min(max(1 - math.floor(math.log10(scale)), 0), 6) if scale > 1e-9 else 0
+
+
+def markdown(groups: Iterable[Group]) -> str:
+    """Return the table of some groups in Markdown."""
+    lines = [headings(), ["---"] * len(headings()), *map(cells, groups)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plain(groups: Sequence[Group]) -> str:
+    """Return the table of some groups for a terminal, a heading for each regime."""
+    lines = []
+    for regime in dict.fromkeys(group.regime for group in groups):
+        table = [headings(), *(cells(group) for group in groups if group.regime == regime)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        lines += ["", regime or "the shipped settings"]
+        lines += [
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
+    return "\n".join(
+        [*lines, "", "[ ]: 95 % over seeds, bootstrap. ±: 95 %, Student's t, paired by seed. *: not zero."]
+    )
+
+
+def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
+    """Write summary.csv with all numbers, table.json for the page, and a figure of each regime with several weights."""
+    with replacing(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        parts = ("mean", "low", "high", "seeds", "difference", "difference_low", "difference_high", "p_value")
+        columns = [f"{metric}_{part}" for metric in METRICS for part in parts]
+        writer.writerow(["sweep", "experiment", "regime", "setting", "weight", "oracle", *columns])
+        for group in groups:
+            numbers: list[object] = []
+            for metric in METRICS:
+                numbers += group.means.get(metric, [""] * 4)
+                numbers += group.differences[metric][:4] if metric in group.differences else [""] * 4
+            facts = (group.sweep, group.experiment, group.regime, group.setting, group.weight, group.oracle)
+            writer.writerow([*facts, *numbers])
+    content = {
+        "title": title,
+        "headings": headings(),
+        "regimes": {
+            regime or "the shipped settings": [cells(group) for group in groups if group.regime == regime]
+            for regime in dict.fromkeys(group.regime for group in groups)
+        },
+    }
+    with replacing(folder / "table.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for number, regime in enumerate(dict.fromkeys(group.regime for group in groups)):
+        if (picture := weights_figure([group for group in groups if group.regime == regime], regime)) is not None:
+            figures.save(picture, folder / f"weights{number or ''}.png")
+
+
+def weights_figure(groups: Sequence[Group], regime: str):
+    """Return the metrics of PANES against the weight, a curve for each regularizer with several weights, or None."""
+    curves: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.weight is not None:
+            name = ", ".join(filter(None, [group.experiment, group.setting]))
+            curves.setdefault(name, []).append(group)
+    curves = {name: sorted(found, key=lambda g: g.weight) for name, found in curves.items() if len(found) > 1}
+    baseline = next((group for group in groups if group.weight is None), None)
+    if not curves:
+        return None
+
+    def band(found, metric):
+        means = [group.means.get(metric, Mean(math.nan, math.nan, math.nan, 0)) for group in found]
+        return np.array([g.weight for g in found]), *(np.array([m[i] for m in means]) for i in range(3))
+
+    panes = {
+        f"{ABOUT[metric].label}{', ' + ABOUT[metric].unit if ABOUT[metric].unit else ''}": (
+            {name: band(found, metric) for name, found in curves.items()},
+            baseline and baseline.means.get(metric),
+        )
+        for metric in PANES
+    }
+    return comparison_figures.weights_figure(panes, regime or "Shipped settings")

@@ -1,0 +1,212 @@
+"""The results of many runs: a CSV file that only grows, one row a run, and what the rows say over seeds.
+
+A row is keyed by a hash of the run's configuration, pictures and device left out, so a result is found again whatever
+the run is called. Rows with the same `group` differ in the seed alone; `baseline` is the group of the same training
+without a regularizer, with which a group is compared seed by seed. Every path is drawn and judged with the same number
+of samples, steps and random numbers, which the file states in each row.
+"""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from utils.analysis import Sampling, code_version
+from utils.evaluation import evaluate
+from utils.experiments import Configuration, Run, UserError, configure, difference, load_run, read_checkpoint
+from utils.statistics import Difference, Mean, mean_over_seeds, paired_difference
+
+METRICS = (  # the columns of numbers; what each is, catalogue.py says
+    "path_kl",
+    "stray_fraction",
+    "ode_kl",
+    "ode_stray_fraction",
+    "wasserstein_2",
+    "width_ratio",
+    "radial_ks",
+    "law_drift",
+    "excess_loss",
+    *(f"score_error_{law}" for law in ("noised", "uniform")),
+    *(f"score_error_median_{law}" for law in ("noised", "uniform")),
+    *(f"residual_{form}_{law}" for form in ("score_fpe", "advective") for law in ("noised", "uniform")),
+    *(f"residual_score_fpe_median_{law}" for law in ("noised", "uniform")),
+    *(f"consistency_excess_{law}" for law in ("noised", "uniform")),
+    *(f"curl_{law}" for law in ("noised", "uniform")),
+    "memorisation",
+    "nearest_neighbour_ratio",
+)
+DESCRIPTION = (
+    "key",
+    "group",
+    "baseline",
+    "sweep",
+    "experiment",
+    "regime",
+    "setting",
+    "weight",
+    "oracle",
+    "seed",
+    "epochs",
+)
+SAMPLING = ("number_of_samples", "time_steps", "corrector_steps", "start", "sampling_seed")
+COLUMNS = (*DESCRIPTION, *SAMPLING, "code_version", *METRICS)
+INCIDENTAL = ("score_viewer", "accelerator")  # no part of what is trained
+
+
+def fingerprint(configuration: Configuration, *left_out: str) -> str:
+    """Return a hash of a configuration without these blocks, 16 hexadecimal digits."""
+    content = {key: value for key, value in configuration.as_dict().items() if key not in (*INCIDENTAL, *left_out)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe(run: Run, configuration: Configuration) -> dict[str, object]:
+    """Return the columns that say what a run is."""
+    shipped, changed = configure(run.experiment), {}
+    for key, (_, value) in difference(shipped, configuration).items():
+        if key not in ("seed", "regularizer.weight") and not key.startswith(INCIDENTAL):
+            changed[key] = value
+    return {
+        "key": fingerprint(configuration),
+        "group": fingerprint(configuration, "seed"),
+        "baseline": fingerprint(configuration.model_copy(update={"regularizer": None}), "seed"),
+        "sweep": run.sweep or "",
+        "experiment": run.experiment,
+        "regime": _words({k: v for k, v in changed.items() if not k.startswith("regularizer")}),
+        "setting": _words(
+            {k.removeprefix("regularizer."): v for k, v in changed.items() if k.startswith("regularizer")}
+        ),
+        "weight": "" if configuration.regularizer is None else configuration.regularizer.weight,
+        "oracle": configuration.is_oracle,
+        "seed": configuration.seed,
+    }
+
+
+def _words(settings):
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(settings.items()))
+
+
+def row_of(run: Run, sampling: Sampling) -> dict[str, object]:
+    """Return the row of a finished run: it is sampled and judged, on one thread."""
+    torch.set_num_threads(1)
+    configuration, network = load_run(run)
+    report = evaluate(network, configuration, sampling.draw(network, configuration), sampling.seed)
+    numbers = {name: f"{report.estimates[name].value:.6g}" for name in METRICS if name in report.estimates}
+    epochs = read_checkpoint(run.last_checkpoint)["epochs_done"]
+    return (
+        describe(run, configuration)
+        | {"epochs": epochs}
+        | _columns(sampling)
+        | {"code_version": code_version()}
+        | numbers
+    )
+
+
+def _columns(sampling):
+    values = (sampling.number_of_samples, sampling.time_steps, sampling.corrector_steps, sampling.start, sampling.seed)
+    return dict(zip(SAMPLING, map(str, values), strict=True))
+
+
+def read_results(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a results file, none where there is no file; raises UserError for another kind of file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise UserError(f"{path}: its columns are not those of this version; move it away, or use that version")
+        return [row for row in reader if row["nearest_neighbour_ratio"] is not None]  # not the half of a last line
+
+
+def collect(runs: Iterable[Run], path: Path, sampling: Sampling, workers: int) -> Iterator[tuple[Run, str | None]]:
+    """Judge the runs that the file does not hold, so many at once, and append their rows as they come.
+
+    Yields each run with None, or with what was wrong. Raises UserError where the file was made with other sampling.
+    """
+    held = read_results(path)
+    wanted = _columns(sampling)
+    for row in held:
+        for name, value in wanted.items():
+            if row[name] != value:
+                raise UserError(f"{path}: {name} is {row[name]} there and {value} now; give the same, or another file")
+    known = {row["key"] for row in held}
+    missing = [run for run in runs if fingerprint(load_run(run)[0]) not in known]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if not held:
+            writer.writeheader()
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            futures = {pool.submit(row_of, run, sampling): run for run in missing}
+            for future in as_completed(futures):
+                try:
+                    writer.writerow(future.result())
+                    file.flush()
+                    yield futures[future], None
+                except UserError as error:
+                    yield futures[future], str(error)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that differ in the seed alone."""
+
+    sweep: str
+    experiment: str
+    regime: str
+    setting: str
+    weight: float | None
+    oracle: bool
+    means: Mapping[str, Mean]
+    differences: Mapping[str, Difference]  # to the same training without regularizer, on the seeds that both have
+
+    @property
+    def title(self) -> str:
+        """What it is called in a table."""
+        words = [self.experiment.removesuffix("_regularizer").replace("_", " ")]
+        if self.weight is not None:
+            words.append(f"weight {self.weight:g}")
+        return ", ".join([*words, *filter(None, [self.setting])])
+
+
+def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
+    """Return what the rows say over seeds, in the order in which groups appear."""
+    by_group: dict[str, dict[str, Mapping[str, str]]] = {}
+    for row in rows:
+        by_group.setdefault(row["group"], {})[row["seed"]] = row
+    found = []
+    for name, by_seed in by_group.items():
+        first = next(iter(by_seed.values()))
+        baseline = by_group.get(first["baseline"], {}) if first["baseline"] != name else {}
+        shared = [seed for seed in by_seed if seed in baseline]
+        means, differences = {}, {}
+        for metric in METRICS:
+            values = [_number(row[metric]) for row in by_seed.values()]
+            if not all(map(math.isnan, values)):
+                means[metric] = mean_over_seeds(values)
+            if shared:
+                pairs = ([_number(source[seed][metric]) for seed in shared] for source in (by_seed, baseline))
+                differences[metric] = paired_difference(*pairs)
+        found.append(
+            Group(
+                sweep=first["sweep"],
+                experiment=first["experiment"],
+                regime=first["regime"],
+                setting=first["setting"],
+                weight=float(first["weight"]) if first["weight"] else None,
+                oracle=first["oracle"] == "True",
+                means=means,
+                differences=differences,
+            )
+        )
+    return found
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan

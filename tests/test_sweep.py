@@ -12,7 +12,7 @@ import torch
 import yaml
 from conftest import active_environment, make_clone
 
-from training.sweep import main, slurm_cluster
+from training.sweep import main, slurm_cluster, submit
 from utils.experiments import Run, UserError
 from utils.sweeps import plan, tag
 
@@ -289,6 +289,18 @@ def test_wrong_option_of_slurm_is_named(tmp_path):
     (tmp_path / "slurm.yaml").write_text("cores: 1\nmemory: 1GB\nquue: short\n")
     with pytest.raises(UserError, match=r"slurm.yaml: .*'quue'"):
         slurm_cluster(tmp_path / "slurm.yaml")
+
+
+def test_what_sbatch_says_is_passed_on_and_ctrl_c_is_left_as_it_was(tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue", reason="requirements-cluster.txt is not installed")
+    (tmp_path / "slurm.yaml").write_text("cores: 1\nmemory: 1GB\n")
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    handler = signal.getsignal(signal.SIGINT)
+    with slurm_cluster(tmp_path / "slurm.yaml") as cluster, pytest.raises(UserError, match="no such partition"):
+        submit(cluster, 2)
+    assert signal.getsignal(signal.SIGINT) == handler
 
 
 def test_missing_package_for_slurm_is_a_sentence(tmp_path, monkeypatch):

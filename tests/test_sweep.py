@@ -12,7 +12,7 @@ import torch
 import yaml
 from conftest import active_environment, make_clone
 
-from training.sweep import main, slurm_cluster
+from training.sweep import main, slurm_cluster, submit
 from utils.experiments import Run, UserError
 from utils.sweeps import plan, tag
 
@@ -159,7 +159,7 @@ def sweep(copy, *words):
     return subprocess.Popen(command, cwd=copy, env=active_environment(), text=True, **pipes)
 
 
-def until(condition, process, seconds=60):
+def until(condition, process, seconds=180):
     """Wait for it, as long as the sweep runs."""
     limit = time.monotonic() + seconds
     while not condition():
@@ -196,7 +196,7 @@ def test_ctrl_c_saves_a_run_and_the_same_command_finishes_it(copy, tmp_path):
     until(lambda: begun(copy, "stopped"), process)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - began < 10  # an epoch takes milliseconds; but this machine may be busy
     assert trainings(copy) == []
@@ -208,7 +208,7 @@ def test_ctrl_c_saves_a_run_and_the_same_command_finishes_it(copy, tmp_path):
     assert "stopped after" in (folder / "log.txt").read_text()
 
     process = sweep(copy, *words)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
     assert out.startswith("runs: 1 finished, 0 skipped (finished before), 0 failed;")
     assert "continues after" in (folder / "log.txt").read_text()
@@ -220,7 +220,7 @@ def test_failing_run_is_reported_and_the_others_finish(copy, tmp_path):
     few = SHORT | {"max_epochs": 2}
     parts = (NO, few | {"accelerator": ["mps" if sys.platform != "darwin" else "cuda"]}), (NO, few)
     process = sweep(copy, "--config", grid(tmp_path / "g.yaml", *parts, name="fails", seeds=[0]))
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=180)
     assert process.returncode == 1
     assert out.startswith("runs: 1 finished, 0 skipped (finished before), 1 failed; took 0:00:")
     bad = copy / "training" / "no_regularizer" / "output" / "fails"
@@ -260,7 +260,7 @@ def test_run_of_a_killed_worker_goes_on_at_another(copy, tmp_path, started):
     folder = begun(copy, "killed").pop()
     (pid,) = (one.ppid() for one in trainings(copy) if one.cmdline()[-1] == f"killed/{folder.name}")
     next(one for one in workers if one.pid == pid).kill()
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
     assert out.startswith("runs: 2 finished, 0 skipped (finished before), 0 failed;")
     assert len(begun(copy, "killed")) == 2
@@ -289,6 +289,18 @@ def test_wrong_option_of_slurm_is_named(tmp_path):
     (tmp_path / "slurm.yaml").write_text("cores: 1\nmemory: 1GB\nquue: short\n")
     with pytest.raises(UserError, match=r"slurm.yaml: .*'quue'"):
         slurm_cluster(tmp_path / "slurm.yaml")
+
+
+def test_what_sbatch_says_is_passed_on_and_ctrl_c_is_left_as_it_was(tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue", reason="requirements-cluster.txt is not installed")
+    (tmp_path / "slurm.yaml").write_text("cores: 1\nmemory: 1GB\n")
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho no such partition >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    handler = signal.getsignal(signal.SIGINT)
+    with slurm_cluster(tmp_path / "slurm.yaml") as cluster, pytest.raises(UserError, match="no such partition"):
+        submit(cluster, 2)
+    assert signal.getsignal(signal.SIGINT) == handler
 
 
 def test_missing_package_for_slurm_is_a_sentence(tmp_path, monkeypatch):

@@ -204,10 +204,13 @@ def usable_processors() -> int:
 def slurm_cluster(path: Path):
     """Return a Dask cluster without workers yet; its jobs are as the YAML file says."""
     options = {"scheduler_options": {"dashboard_address": ":0"}} | read_yaml(path)  # the usual port may be taken
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError as error:
         raise UserError(f"--slurm needs a package more: pip install -r requirements-cluster.txt ({error})") from error
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # importing it replaces them, and a Ctrl-C would save nothing
     try:
         return SLURMCluster(**options)
     except (TypeError, ValueError) as error:
@@ -216,10 +219,16 @@ def slurm_cluster(path: Path):
 
 def submit(cluster, workers: int) -> None:
     """Submit jobs for so many workers; raises UserError with what sbatch said where it failed."""
-    cluster.scale(workers)
+
+    async def grow():
+        cluster.scale(workers)  # this alone returns at once, and only logs what goes wrong later
+        await cluster._correct_state()
+
     try:
-        cluster.sync(cluster._correct_state)  # scale() alone returns at once, and only logs what goes wrong
+        cluster.sync(grow)
     except (RuntimeError, OSError) as error:
+        submitted = {name: job for name, job in cluster.workers.items() if job.status.name == "running"}
+        cluster.workers, cluster._created = submitted, set(submitted.values())  # what is not running cannot be closed
         raise UserError(f"the jobs could not be submitted: {error}") from error
 
 

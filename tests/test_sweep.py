@@ -210,7 +210,7 @@ def test_ctrl_c_saves_a_run_and_the_same_command_finishes_it(copy, tmp_path):
     process = sweep(copy, *words)
     out, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
-    assert out.startswith("runs: 1 finished, 0 skipped (finished before), 0 failed;")
+    assert out.startswith("runs: 1 finished, 0 finished before, 0 failed;")
     assert "continues after" in (folder / "log.txt").read_text()
     assert finished_once(folder)
     assert not list(copy.glob("training/*/config.yaml"))  # each run has its own
@@ -222,7 +222,7 @@ def test_failing_run_is_reported_and_the_others_finish(copy, tmp_path):
     process = sweep(copy, "--config", grid(tmp_path / "g.yaml", *parts, name="fails", seeds=[0]))
     out, said = process.communicate(timeout=180)
     assert process.returncode == 1
-    assert out.startswith("runs: 1 finished, 0 skipped (finished before), 1 failed; took 0:00:")
+    assert out.startswith("runs: 1 finished, 0 finished before, 1 failed; took 0:00:")
     bad = copy / "training" / "no_regularizer" / "output" / "fails"
     (log,) = bad.glob("accelerator=*,seed=0/log.txt")
     assert f"failed: no_regularizer, fails/{log.parent.name}: exit status 2; {log} ends with" in said
@@ -262,7 +262,7 @@ def test_run_of_a_killed_worker_goes_on_at_another(copy, tmp_path, started):
     next(one for one in workers if one.pid == pid).kill()
     out, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
-    assert out.startswith("runs: 2 finished, 0 skipped (finished before), 0 failed;")
+    assert out.startswith("runs: 2 finished, 0 finished before, 0 failed;")
     assert len(begun(copy, "killed")) == 2
     assert all(map(finished_once, begun(copy, "killed")))
     log = (folder / "log.txt").read_text()

@@ -7,7 +7,6 @@ worker (sweep_worker.py); all that a run writes is in its folder, so a sweep has
 import argparse
 import contextlib
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -20,8 +19,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.train import finished
-from utils.experiments import ROOT, UserError, read_checkpoint, read_configuration, read_yaml
+from training.side_by_side import usable_processors
+from training.train import is_finished
+from utils.experiments import ROOT, UserError, read_configuration, read_yaml
 from utils.sweeps import PlannedRun, plan
 
 CONFIG = "training/sweep_config.yaml"
@@ -38,6 +38,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=_count, metavar="N", help="runs at once (default: one a processor; with --slurm one a run)"
     )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="leave out the runs whose results this file holds")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--scheduler", metavar="ADDRESS", help="use a running Dask cluster, for example tcp://host:8786")
     where.add_argument(
@@ -83,7 +84,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Train the runs that are not finished; return 1 where one failed."""
     began = time.monotonic()
     runs = plan(options.config)
-    to_do = [planned for planned in runs if not is_finished(planned)]
+    to_do = [planned for planned in without_results(runs, options.results) if not is_trained(planned)]
     if options.dry_run:
         for planned in runs:
             state = "to do" if planned in to_do else "finished"
@@ -92,7 +93,7 @@ def sweep(options: argparse.Namespace) -> int:
             with slurm_cluster(options.slurm) as cluster:
                 print(cluster.job_script())
         return 0
-    outcomes = Counter({"finished": 0, "skipped (finished before)": len(runs) - len(to_do), "failed": 0})
+    outcomes = Counter({"finished": 0, "finished before": len(runs) - len(to_do), "failed": 0})
     if to_do:
         with open_client(options, len(to_do)) as client:
             outcomes.update(train_all(client, to_do))
@@ -101,14 +102,19 @@ def sweep(options: argparse.Namespace) -> int:
     return int(outcomes["failed"] > 0)
 
 
-def is_finished(planned: PlannedRun) -> bool:
+def without_results(runs: list[PlannedRun], path: Path | None) -> list[PlannedRun]:
+    """Return the runs whose results a file does not hold; all of them where there is no file."""
+    if path is None:
+        return runs
+    from utils.sweep_results import fingerprint, read_results  # these import all of the analysis
+
+    held = {row["key"] for row in read_results(path)}
+    return [planned for planned in runs if fingerprint(planned.configuration) not in held]
+
+
+def is_trained(planned: PlannedRun) -> bool:
     """Whether no process need be started; whatever is unusual about a run is for train.py to say."""
-    try:
-        last = read_checkpoint(planned.run.last_checkpoint)
-        same = read_configuration(planned.run.configuration_file) == planned.configuration
-    except UserError:
-        return False
-    return same and finished(last, planned.configuration) is not None
+    return is_finished(planned.run) and read_configuration(planned.run.configuration_file) == planned.configuration
 
 
 def train_all(client, to_do: list[PlannedRun]) -> Counter:
@@ -192,13 +198,6 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
         if not client.scheduler_info()["workers"]:
             print("No worker is there yet; the runs wait for one.", file=sys.stderr)
         yield client
-
-
-def usable_processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slurm_cluster(path: Path):

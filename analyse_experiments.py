@@ -92,6 +92,9 @@ def analyse(options: argparse.Namespace) -> int:
 
 def analyse_sweep(options: argparse.Namespace) -> int:
     """Judge the finished runs of a sweep that the results do not hold yet; write what all say over seeds."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     from tqdm import tqdm
 
     from training.side_by_side import usable_processors
@@ -106,9 +109,9 @@ def analyse_sweep(options: argparse.Namespace) -> int:
     runs = find_runs(options.sweep, options.experiments)
     finished = [run for run in runs if is_finished(run)]
     failures = []
-    found = sweep_results.collect(finished, results, Sampling.of(options), usable_processors())
-    with tqdm(found, desc="judged", unit="run", disable=None) as bar:
-        for run, fault in bar:
+    with ProcessPoolExecutor(usable_processors(), mp_context=get_context("spawn")) as pool:
+        judged = sweep_results.collect(finished, results, Sampling.of(options), pool)
+        for run, fault in tqdm(judged, desc="judged", unit="run", disable=None):
             if fault:
                 failures.append(f"{run.experiment}, {run.name}: {fault}")
     rows = [row for row in sweep_results.read_results(results) if row["sweep"] == options.sweep]

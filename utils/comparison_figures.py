@@ -151,8 +151,10 @@ def weights_figure(
             axes.fill_between(weights, low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
             positive += means[np.isfinite(means)].tolist()
         axes.set(title=heading, xlabel="weight", xscale="log")
-        if min(positive) > 0:
+        if positive and min(positive) > 0:
             axes.set_yscale("log")
+        elif smallest := [value for value in positive if value > 0]:  # a share of no strays has its place as well
+            axes.set_yscale("symlog", linthresh=min(smallest), linscale=0.4)
         axes.grid(color="0.9")
     for axes in grid[len(panes) :]:
         axes.remove()

@@ -276,7 +276,7 @@ def find_pictures(folder: Path, output: Path, problems: list[str]) -> list[Pictu
         except (OSError, ValueError) as error:
             problems.append(f"{path.relative_to(output)}: {_reason(error)}")
             continue
-        caption = FIGURES.get(path.stem, path.stem.replace("_", " ").capitalize())
+        caption = FIGURES.get(re.sub(r"_\d+$", "", path.stem), path.stem.replace("_", " ").capitalize())
         pictures.append(Picture(_url(path, output), width, height, caption))
     return pictures
 

@@ -116,12 +116,21 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
     }
     with replacing(folder / "table.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for number, regime in enumerate(dict.fromkeys(group.regime for group in groups)):
-        if (picture := weights_figure([group for group in groups if group.regime == regime], regime)) is not None:
-            figures.save(picture, folder / f"weights{number or ''}.png")
+    for name, picture in weights_figures(groups, "weights").items():
+        figures.save(picture, folder / f"{name}.png")
 
 
-def weights_figure(groups: Sequence[Group], regime: str):
+def weights_figures(groups: Sequence[Group], name: str) -> dict[str, figures.Figure]:
+    """Return a figure for each regime in which a regularizer has several weights: name, name_2, ..."""
+    found = {}
+    for regime in dict.fromkeys(group.regime for group in groups):
+        picture = weights_figure([group for group in groups if group.regime == regime], regime)
+        if picture is not None:
+            found[f"{name}_{len(found) + 1}" if found else name] = picture
+    return found
+
+
+def weights_figure(groups: Sequence[Group], regime: str) -> figures.Figure | None:
     """Return the metrics of PANES against the weight, a curve for each regularizer with several weights, or None."""
     curves: dict[str, list[Group]] = {}
     for group in groups:
@@ -143,5 +152,6 @@ def weights_figure(groups: Sequence[Group], regime: str):
             baseline and baseline.means.get(metric),
         )
         for metric in PANES
+        if any(metric in group.means for found in curves.values() for group in found)
     }
     return comparison_figures.weights_figure(panes, regime or "Shipped settings")

@@ -2,8 +2,8 @@
 
 A row is keyed by a hash of the run's configuration, pictures and device left out, so a result is found again whatever
 the run is called. Rows with the same `group` differ in the seed alone; `baseline` is the group of the same training
-without a regularizer, with which a group is compared seed by seed. Every path is drawn and judged with the same number
-of samples, steps and random numbers, which the file states in each row.
+without a regularizer, with which a group is compared seed by seed. All are sampled and judged with the same number
+of samples, steps and random numbers, which each row states.
 """
 
 import csv
@@ -11,16 +11,24 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from utils.analysis import Sampling, code_version
 from utils.evaluation import evaluate
-from utils.experiments import Configuration, Run, UserError, configure, difference, load_run, read_checkpoint
+from utils.experiments import (
+    Configuration,
+    Run,
+    UserError,
+    configure,
+    difference,
+    load_run,
+    read_checkpoint,
+    read_configuration,
+)
 from utils.statistics import Difference, Mean, mean_over_seeds, paired_difference
 
 METRICS = (  # the columns of numbers; what each is, catalogue.py says
@@ -115,7 +123,7 @@ def _columns(sampling):
 
 def read_results(path: Path) -> list[dict[str, str]]:
     """Return the rows of a results file, none where there is no file; raises UserError for another kind of file."""
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -124,8 +132,8 @@ def read_results(path: Path) -> list[dict[str, str]]:
         return [row for row in reader if row["nearest_neighbour_ratio"] is not None]  # not the half of a last line
 
 
-def collect(runs: Iterable[Run], path: Path, sampling: Sampling, workers: int) -> Iterator[tuple[Run, str | None]]:
-    """Judge the runs that the file does not hold, so many at once, and append their rows as they come.
+def collect(runs: Iterable[Run], path: Path, sampling: Sampling, pool: Executor) -> Iterator[tuple[Run, str | None]]:
+    """Judge the runs that the file does not hold, in a pool of processes, and append their rows as they come.
 
     Yields each run with None, or with what was wrong. Raises UserError where the file was made with other sampling.
     """
@@ -136,21 +144,24 @@ def collect(runs: Iterable[Run], path: Path, sampling: Sampling, workers: int) -
             if row[name] != value:
                 raise UserError(f"{path}: {name} is {row[name]} there and {value} now; give the same, or another file")
     known = {row["key"] for row in held}
-    missing = [run for run in runs if fingerprint(load_run(run)[0]) not in known]
+    missing = [run for run in runs if fingerprint(read_configuration(run.configuration_file)) not in known]
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if not held:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if not text:
             writer.writeheader()
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(row_of, run, sampling): run for run in missing}
-            for future in as_completed(futures):
-                try:
-                    writer.writerow(future.result())
-                    file.flush()
-                    yield futures[future], None
-                except UserError as error:
-                    yield futures[future], str(error)
+        elif not text.endswith("\n"):  # the half of a line, after a kill: it stays, and is not read
+            file.write("\n")
+        futures = {pool.submit(row_of, run, sampling): run for run in missing}
+        for future in as_completed(futures):
+            try:
+                writer.writerow(future.result())
+            except UserError as error:
+                yield futures[future], str(error)
+            else:
+                file.flush()
+                yield futures[future], None
 
 
 @dataclass(frozen=True)

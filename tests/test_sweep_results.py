@@ -1,0 +1,152 @@
+"""Results of sweeps: keyed by what was trained, never lost or repeated, paired with the right baseline."""
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from conftest import SHORT
+
+from utils import sweep_report, sweep_results
+from utils.analysis import Sampling
+from utils.experiments import Run, UserError, configure, find_runs
+from utils.report import write_report
+
+SAMPLING = Sampling(number_of_samples=40, time_steps=5, corrector_steps=0, start="uniform", seed=1)
+
+
+def key(*overrides, experiment="fokker_planck_regularizer"):
+    return sweep_results.fingerprint(configure(experiment, overrides))
+
+
+def test_key_is_of_what_is_trained():
+    assert key() == key("score_viewer.every_n_epochs=7", "accelerator=auto")
+    different = [
+        key(),
+        key("seed=1"),
+        key("regularizer.weight=0.5"),
+        key("max_epochs=7"),
+        key(experiment="no_regularizer"),
+    ]
+    assert len(set(different)) == 5
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    """Threads in place of processes: these would not see the folder of a test."""
+    monkeypatch.setattr(sweep_results, "evaluate", fake_evaluate)
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def fake_evaluate(network, configuration, states, seed):
+    """The path KL is 1 + seed, with a regularizer a tenth of its weight less; nothing else is known."""
+    from utils.estimates import Estimate
+    from utils.evaluation import Report
+
+    weight = 0 if configuration.regularizer is None else configuration.regularizer.weight
+    value = 1 + configuration.seed - weight / 10 - 0.001 * weight * configuration.seed
+    return Report(estimates={"path_kl": Estimate(value, 0.1, 10), "nearest_neighbour_ratio": Estimate(1.0, 0.1, 10)})
+
+
+def train(experiment, sweep, *overrides):
+    """Leave the files of a finished run, untrained."""
+    configuration = configure(experiment, [*SHORT, *overrides])
+    run = Run(experiment, f"{sweep}/{','.join(overrides)}")
+    configuration.write(run.configuration_file)
+    run.best_checkpoint.parent.mkdir(parents=True)
+    state = {f"network.{name}": value for name, value in configuration.build_network().state_dict().items()}
+    for path in (run.best_checkpoint, run.last_checkpoint):
+        torch.save({"state_dict": state, "epochs_done": 4, "callbacks": {}}, path)
+    return run
+
+
+def collected(runs, path, pool, sampling=SAMPLING):
+    return list(sweep_results.collect(runs, path, sampling, pool))
+
+
+def test_rows_are_added_once_and_earlier_ones_kept(training, tmp_path, pool):
+    path = tmp_path / "results.csv"
+    first, second = (train("no_regularizer", "idea", f"seed={seed}") for seed in (0, 1))
+    assert collected([first], path, pool) == [(first, None)]
+    before = path.read_text()
+    assert collected([first, second], path, pool) == [(second, None)]
+    assert path.read_text().startswith(before)
+    rows = sweep_results.read_results(path)
+    assert [row["seed"] for row in rows] == ["0", "1"] and rows[0]["group"] == rows[1]["group"]
+    assert rows[0]["sweep"] == "idea" and rows[0]["epochs"] == "4" and rows[0]["number_of_samples"] == "40"
+    with path.open("a") as file:
+        file.write("half a li")  # a kill in the middle of a row
+    assert len(sweep_results.read_results(path)) == 2
+    third = train("no_regularizer", "idea", "seed=2")
+    assert collected([first, second, third], path, pool) == [(third, None)]
+    assert [row["seed"] for row in sweep_results.read_results(path)] == ["0", "1", "2"]
+
+
+def test_results_of_other_sampling_or_another_version_are_not_mixed(training, tmp_path, pool):
+    path = tmp_path / "results.csv"
+    run = train("no_regularizer", "idea", "seed=0")
+    collected([run], path, pool)
+    other = Sampling(number_of_samples=50, time_steps=5, corrector_steps=0, start="uniform", seed=1)
+    with pytest.raises(UserError, match="number_of_samples is 40 there and 50 now"):
+        collected([run], path, pool, other)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="columns"):
+        collected([run], path, pool)
+
+
+def test_damaged_run_is_named_and_the_others_are_judged(training, tmp_path, pool):
+    good, bad = (train("no_regularizer", "idea", f"seed={seed}") for seed in (0, 1))
+    state = torch.load(bad.best_checkpoint)["state_dict"]
+    torch.save({"state_dict": dict(list(state.items())[1:])}, bad.best_checkpoint)
+    (tmp_path / "results.csv").touch()
+    faults = dict(collected([good, bad], tmp_path / "results.csv", pool))
+    assert faults[good] is None and "best.ckpt" in faults[bad]
+
+
+@pytest.fixture
+def rows(training, tmp_path, pool):
+    for seed in (0, 1, 2):
+        train("no_regularizer", "idea", f"seed={seed}")
+        train("no_regularizer", "idea", "data.fresh_noise=false", f"seed={seed}")
+        for weight in ("0.5", "1.0"):
+            train("fokker_planck_regularizer", "idea", f"regularizer.weight={weight}", f"seed={seed}")
+    path = tmp_path / "results.csv"
+    collected(find_runs("idea"), path, pool)
+    return sweep_results.read_results(path)
+
+
+def test_groups_are_paired_with_the_same_training_without_regularizer(rows):
+    plain, frozen, half, one = sorted(sweep_results.groups(rows), key=lambda g: (g.weight or 0, g.regime))
+    if "fresh_noise" in plain.regime:
+        plain, frozen = frozen, plain
+    assert "fresh_noise=false" in frozen.regime and "fresh_noise" not in plain.regime
+    assert plain.differences == {} == frozen.differences
+    assert plain.means["path_kl"].value == pytest.approx(2) and plain.means["path_kl"].seeds == 3
+    for group, weight in ((half, 0.5), (one, 1.0)):
+        difference = group.differences["path_kl"]
+        assert difference.value == pytest.approx(-weight / 10 - 0.001 * weight) and difference.is_significant
+        assert group.title == f"fokker planck, weight {weight:g}"
+
+
+def test_report_of_a_sweep_has_every_group_and_the_page_shows_it(rows, tmp_path):
+    groups = sweep_results.groups(rows)
+    folder = tmp_path / "artifacts" / "sweeps" / "idea"
+    sweep_report.write_sweep(groups, folder, "<script>idea</script>")
+    with (folder / "summary.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == len(groups) == 4
+    assert {row["path_kl_mean"] for row in found} >= {"2.0"}
+    assert (folder / "weights.png").read_bytes().startswith(b"\x89PNG")
+    table = json.loads((folder / "table.json").read_text())
+    assert sum(map(len, table["regimes"].values())) == 4
+    assert "-0.1010 ± 0.0025 *" in sweep_report.markdown(groups) + sweep_report.plain(groups)
+    page = write_report(tmp_path / "artifacts").read_text()
+    assert "&lt;script&gt;idea" in page and "fokker planck, weight 0.5" in page and "sweeps/idea/weights.png" in page
+
+
+@pytest.mark.parametrize("name", ["../idea", "a/b", "", "a b"])
+def test_sweep_must_be_a_name(training, name):
+    with pytest.raises(UserError, match="sweep"):
+        find_runs(name)

@@ -99,7 +99,7 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
     print(title)
     torch.set_num_threads(1)
     clock = Clock()
-    folder = output / run.experiment / run.name
+    folder = output / run.experiment / run.name.replace("/", ",")  # a run of a sweep is called sweep/tag
     states = sampling.draw(network, configuration)
     clock.lap("sampling")
     x = states[0.0]

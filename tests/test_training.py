@@ -136,7 +136,7 @@ def test_scalars_are_there_once_an_epoch(run1):
 
 def test_pictures_can_be_looked_at(run1):
     _, images = events(run1)
-    sizes = {"score_along_the_line": (1650, 870), "score_field": (1452, 902)}  # inches times dots per inch
+    sizes = {"score_along_the_line": (1100, 580), "score_field": (1452, 902)}  # inches times dots per inch
     assert images.keys() == sizes.keys()
     for tag, size in sizes.items():
         assert [event.step for event in images[tag]] == [1, 3]  # after the second and the fourth epoch

@@ -1,8 +1,12 @@
 """Files are whole or not there."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from utils.files import replacing
+from utils.files import locked, replacing
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -35,3 +39,27 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_file(tmp_pat
     with pytest.raises(FileNotFoundError), replacing(path):
         pass
     assert path.read_text() == "old"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from utils.files import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
+    path = tmp_path / "deep" / ".run1.lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match=f"^process {process.pid} on "), locked(path):
+            pass
+        process.kill()
+    with locked(path):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+    with locked(path):
+        pass

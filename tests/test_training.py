@@ -4,6 +4,7 @@ import io
 import math
 import os
 import pkgutil
+import re
 import signal
 import subprocess
 import time
@@ -31,7 +32,8 @@ from training.callbacks import SAVE_EVERY_N_EPOCHS, WholeFilesOnly
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
 from training.train import main
-from utils.experiments import configure, find_experiments
+from utils.experiments import Run, configure, find_experiments
+from utils.files import locked
 from utils.randomness import keyed_generator
 
 SCALARS = {
@@ -604,3 +606,17 @@ def test_regularizer_is_logged_raw_and_weighted_after_its_burn_in(training, expe
         for epoch in raw:
             assert weighted[epoch] == pytest.approx(0.25 * raw[epoch], rel=1e-6)
             assert total[epoch] == pytest.approx(plain[epoch] + weighted[epoch], rel=1e-6)
+
+
+def test_second_process_in_a_run_is_refused_and_names_the_first(training, capsys, signals_restored):
+    run = Run("no_regularizer")
+    for options in ([], ["--from-scratch"]):
+        with locked(run.lock_file):
+            assert main(["no_regularizer", *SHORT, *options]) == 2
+        expected = (
+            f"{run.folder}: process {os.getpid()} on .* is training it; wait for it or stop it, or choose another"
+        )
+        assert re.fullmatch(expected + " --run-name\n", capsys.readouterr().err)
+        assert not run.folder.exists()
+    assert run.lock_file.exists()  # stale from here on: it is in nobody's way
+    assert main(["no_regularizer", *SHORT[1:], "max_epochs=1"]) == 0

@@ -1,6 +1,7 @@
 """Trains one experiment: merge and validate the configuration, then start, continue or leave the run."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import threading
 import torch
 
 from utils.experiments import Configuration, Run, UserError, configure, difference, read_checkpoint, read_configuration
+from utils.files import locked
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -61,21 +63,41 @@ def end_with_stdin() -> None:
 def train(run: Run, configuration: Configuration, from_scratch: bool = False, overrides: str = "") -> int:
     """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C)."""
     check_accelerator(configuration.accelerator)
-    title = f"{run.experiment}, {run.name}"
     if next(run.folder.glob("*/config.yaml"), None):
         raise UserError(f"{run.folder} holds the runs of a sweep; choose another --run-name")
-    if from_scratch:
-        shutil.rmtree(run.folder, ignore_errors=True)
-    epochs_done = 0
-    if run.last_checkpoint.exists():
-        last = read_checkpoint(run.last_checkpoint)
-        epochs_done = last["epochs_done"]
-        reason = finished(last, read_configuration(run.configuration_file))
-        check_same_configuration(run, configuration, reason)
-        if reason := finished(last, configuration):
-            print(f"{title}: {reason} already. Pictures and numbers: python analyse_experiments.py")
-            return 0
-        print(f"{title}: continues after {epochs_done} epochs")
+    if not from_scratch and epochs_to_continue_after(run, configuration) is None:
+        return 0  # before the lock: a finished run may lie where nothing can be written
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run.lock_file))
+        except BlockingIOError as error:
+            text = f"{error} is training it; wait for it or stop it, or choose another --run-name"
+            raise UserError(f"{run.folder}: {text}") from error
+        if from_scratch:
+            shutil.rmtree(run.folder, ignore_errors=True)
+        epochs_done = epochs_to_continue_after(run, configuration)  # again: another may have trained until now
+        return 0 if epochs_done is None else fit(run, configuration, epochs_done, overrides)
+
+
+def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | None:
+    """Return how many epochs a run has behind it, or None, and say so, where it needs no more.
+
+    Raises UserError where it was begun with another configuration.
+    """
+    if not run.last_checkpoint.exists():
+        return 0
+    last = read_checkpoint(run.last_checkpoint)
+    check_same_configuration(run, configuration, finished(last, read_configuration(run.configuration_file)))
+    if reason := finished(last, configuration):
+        print(f"{run.title}: {reason} already. Pictures and numbers: python analyse_experiments.py")
+        return None
+    return last["epochs_done"]
+
+
+def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str) -> int:
+    """Train on after so many epochs; return the exit status."""
+    if epochs_done:
+        print(f"{run.title}: continues after {epochs_done} epochs")
 
     from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
 
@@ -86,9 +108,10 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False, ov
     last = read_checkpoint(run.last_checkpoint)
     reason = finished(last, configuration)
     if interrupted and not reason:
-        print(f"{title}: stopped after {last['epochs_done']} epochs. To continue: {run.command} {overrides}".rstrip())
+        command = f"{run.command} {overrides}".rstrip()
+        print(f"{run.title}: stopped after {last['epochs_done']} epochs. To continue: {command}")
         return 128 + interrupted
-    print(f"{title}: {reason}. The run is in {run.folder}")
+    print(f"{run.title}: {reason}. The run is in {run.folder}")
     return 0
 
 

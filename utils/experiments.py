@@ -334,6 +334,16 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
+    def lock_file(self) -> Path:
+        """What a training holds while it writes; beside the folder, which may be removed under it."""
+        return self.folder.with_name(f".{self.folder.name}.lock")
+
+    @property
+    def title(self) -> str:
+        """What the run is called in a message."""
+        return f"{self.experiment}, {self.name}"
+
+    @property
     def curves_file(self) -> Path:
         """The losses of every epoch, curves.csv."""
         return self.folder / "curves.csv"

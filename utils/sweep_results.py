@@ -180,10 +180,14 @@ class Group:
     @property
     def title(self) -> str:
         """What it is called in a table."""
-        words = [self.experiment.removesuffix("_regularizer").replace("_", " ")]
-        if self.weight is not None:
-            words.append(f"weight {self.weight:g}")
-        return ", ".join([*words, *filter(None, [self.setting])])
+        if self.weight is None:
+            return self.experiment.replace("_", " ")
+        words = [
+            self.experiment.removesuffix("_regularizer").replace("_", " "),
+            f"weight {self.weight:g}",
+            self.setting,
+        ]
+        return ", ".join(filter(None, words))
 
 
 def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:

@@ -86,7 +86,9 @@ def main() -> int:
     """Train them all; return the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The baseline is the quickest: as the last one it leaves no processor idle for long.
-    return train_all(find_experiments()[::-1], usable_processors())
+    experiments, at_once = find_experiments()[::-1], usable_processors()
+    print(f"Training {len(experiments)} experiments, {min(at_once, len(experiments))} at once.", flush=True)
+    return train_all(experiments, at_once)
 
 
 if __name__ == "__main__":

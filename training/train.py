@@ -11,8 +11,17 @@ import threading
 
 import torch
 
-from utils.experiments import Configuration, Run, UserError, configure, difference, read_checkpoint, read_configuration
-from utils.files import locked
+from utils.experiments import (
+    ANALYTICAL,
+    Configuration,
+    Run,
+    UserError,
+    configure,
+    difference,
+    read_checkpoint,
+    read_configuration,
+)
+from utils.files import locked, sentence
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.end_with_stdin:
         threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
+        if options.experiment == ANALYTICAL:
+            raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
         configuration = configure(options.experiment, options.overrides)
         run = Run(options.experiment, options.run_name)
         return train(run, configuration, options.from_scratch, shlex.join(options.overrides))
@@ -49,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if options.debug:
             raise
-        print(error, file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         return 2
 
 

@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from training.data_module import Noised
-from utils.experiments import Configuration, UserError
+from utils.experiments import FORMAT_VERSION, Configuration, UserError
 from utils.metrics import path_kl_density
 from utils.randomness import keyed_generator
 from utils.regularizers import Consistency
@@ -135,3 +135,4 @@ class ScoreMatching(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""
         checkpoint["epochs_done"] = self.epochs_done
+        checkpoint["format_version"] = FORMAT_VERSION

@@ -8,7 +8,10 @@ import difflib
 import io
 import json
 import math
+import pickle
 import re
+import sys
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from utils.files import replacing
+from utils.files import replacing, sentence
 from utils.noise_schedule import NoiseSchedule
 from utils.randomness import keyed_generator
 from utils.regularizers import Regularizer
@@ -37,11 +40,16 @@ NAME, TAG = r"\w[\w.-]*", r"\w[\w.,=+-]*"  # of a run or a sweep; of a run withi
 LONGEST_NAME = 200  # bytes of a run's name; file systems take 255, and a lock file adds to it
 Schema = TypeVar("Schema", bound=Settings)
 MOST_BYTES, MOST_VALUES, MOST_LEVELS, LONGEST_VALUE, MOST_REFERENCES = 1_000_000, 2_000, 20, 1_000, 10  # of YAML
+FORMAT_VERSION = 1  # of checkpoints; to be raised by what an older version of the code would misread
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 
 
 class UserError(Exception):
     """Something the person at the terminal can mend; its text says what, where and how."""
+
+
+class BadCheckpoint(UserError):
+    """A checkpoint that is damaged, or not one of its run."""
 
 
 class Data(Settings):
@@ -442,32 +450,75 @@ def _experiment_folder(experiment: str) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content on the CPU; raises UserError where it is missing, damaged or not plain tensors."""
+    """Return a checkpoint's content on the CPU.
+
+    Raises BadCheckpoint where it is missing, damaged or not plain tensors and values, UserError where it is too new.
+    """
     try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():  # torch.load compares no check sums
+                raise zipfile.BadZipFile(f"its record {damaged} is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text recommends to run it
+        text = "it holds other things than tensors and plain values, which could run code; nothing of it was run"
+        raise BadCheckpoint(f"{path}: not a readable checkpoint: {text}") from error
     except Exception as error:  # damaged bytes lead the unpickler to errors of any kind
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path}: not a checkpoint of a training: it holds no state_dict")
+        reason = next(iter(sentence(error).splitlines()), type(error).__name__)
+        raise BadCheckpoint(f"{path}: not a readable checkpoint: {reason}") from error
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise BadCheckpoint(f"{path}: not a checkpoint of a training: it holds no state_dict")
+    version = checkpoint.get("format_version", 1)  # the first had no number
+    if version not in range(1, FORMAT_VERSION + 1):
+        text = f"it has format {version}, and this version of the code reads formats up to {FORMAT_VERSION}"
+        raise UserError(f"{path}: written by a newer version of the code: {text}")
     return checkpoint
 
 
-def load_run(run: Run) -> tuple[Configuration, ScoreNetwork]:
-    """Return a run's configuration and the network of its best checkpoint; raises UserError where there is none."""
+def network_of(checkpoint: dict[str, Any], path: Path, configuration: Configuration) -> ScoreNetwork:
+    """Return the network with the weights of a checkpoint; raises BadCheckpoint where they are not of this run."""
+    network = configuration.build_network()
+    try:
+        weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadCheckpoint(f"{path}: not of the network that its run's config.yaml describes: {reason}") from error
+    before, now = flat(checkpoint.get("hyper_parameters", {})), flat(configuration.as_dict())
+    others = [key for key in before.keys() & now.keys() if before[key] != now[key] and key != "max_epochs"]
+    if others:
+        differences = ", ".join(f"{key} is {before[key]} in it and {now[key]} there" for key in sorted(others))
+        raise BadCheckpoint(f"{path}: not of the run that config.yaml describes: {differences}")
+    return network
+
+
+def load_run(run: Run, fall_back: bool = False) -> tuple[Configuration, ScoreNetwork]:
+    """Return a run's configuration and the network of its best checkpoint; raises UserError where there is none.
+
+    Where the best one is damaged and the last one is whole, `fall_back` takes the last one, and says so.
+    """
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
         return configuration, configuration.build_truth().eval()
     if not run.best_checkpoint.exists():
         raise UserError(f"{run.experiment}, {run.name}: not trained yet; train it with: {run.command}")
     configuration = read_configuration(run.configuration_file)
-    network = configuration.build_network()
-    state = read_checkpoint(run.best_checkpoint)["state_dict"]
+    path = run.best_checkpoint
     try:
-        network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{run.best_checkpoint}: not of the network in {run.configuration_file}: {reason}") from error
+        network = network_of(read_checkpoint(path), path, configuration)
+    except BadCheckpoint as fault:
+        if not fall_back or not run.last_checkpoint.exists():
+            raise
+        path = run.last_checkpoint
+        try:
+            network = network_of(read_checkpoint(path), path, configuration)
+        except UserError as other:
+            raise UserError(f"{fault}\n{other}") from fault
+        text = f"taking {path.name} beside it, the weights of the last epoch instead of the best"
+        print(f"{fault}; {text}", file=sys.stderr)
+    for name, weights in network.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise UserError(f"{path}: the weights {name} are infinite or not a number")
     return configuration, network.eval()
 
 

@@ -15,9 +15,9 @@ else
     fi
     audit="$folder/bin/pip-audit"
 fi
-status=0
+status=0 # --strict: a package that cannot be judged counts as one that fails
 for file in "$here"/requirements*.txt; do
     echo "$(basename -- "$file"):"
-    "$audit" --no-deps --disable-pip --requirement "$file" || status=1
+    "$audit" --strict --no-deps --disable-pip --requirement "$file" || status=1
 done
 exit "$status"

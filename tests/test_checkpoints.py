@@ -141,6 +141,19 @@ def test_bad_best_checkpoint_is_named_where_a_run_goes_on(run, capsys, signals_r
     assert f"{run.best_checkpoint}: not a readable checkpoint: File is not a zip file; the run goes on" in said
 
 
+def test_run_that_was_moved_goes_on_and_keeps_its_best_checkpoint(run, trained, signals_restored):
+    callbacks = torch.load(run.last_checkpoint, weights_only=True)["callbacks"]
+    state = next(state for name, state in callbacks.items() if name.startswith("ModelCheckpoint"))
+    assert state["dirpath"] == str(trained / "run1" / "checkpoints") != str(run.best_checkpoint.parent)
+    unbeatable = torch.tensor(0.0)
+    state |= {"best_model_score": unbeatable, "kth_value": unbeatable}
+    changed(run.last_checkpoint, callbacks=callbacks)
+    before = run.best_checkpoint.read_bytes(), (trained / "run1" / "checkpoints" / "best.ckpt").read_bytes()
+    assert train.main(["no_regularizer", "max_epochs=6", *SHORT[1:]]) == 0
+    assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 6
+    assert (run.best_checkpoint.read_bytes(), (trained / "run1" / "checkpoints" / "best.ckpt").read_bytes()) == before
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_bad_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_asked_for(run, tmp_path, capsys, damage):
     damage(run.best_checkpoint, tmp_path / "marker")

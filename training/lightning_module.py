@@ -6,6 +6,7 @@ score itself has a loss, and what a network has above it is the excess.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,8 +130,16 @@ class ScoreMatching(LightningModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the number of finished epochs."""
+        """Take up the number of finished epochs, and the best loss also where the clone was moved since.
+
+        Lightning forgets that loss where the path of the checkpoints is another, and would overwrite the best one.
+        """
         self.epochs_done = checkpoint["epochs_done"]
+        best = self.trainer.checkpoint_callback
+        if state := checkpoint["callbacks"].get(best.state_key):
+            path = str(Path(best.dirpath) / "best.ckpt")
+            state |= {"dirpath": best.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            state["best_k_models"] = dict.fromkeys([path], state["best_model_score"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""

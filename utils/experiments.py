@@ -298,6 +298,9 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
         key, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(rf"\w+(\.\w+){{0,{MOST_LEVELS}}}", key):
             raise UserError(f"{origin}: {_on_a_line(pair)}: should be key=value, for example regularizer.weight=1e-3")
+        if key in seen:
+            raise UserError(f"{origin}: {_on_a_line(key)}: given twice")
+        seen.add(key)
         try:
             _check_yaml(value)
             given = OmegaConf.to_container(OmegaConf.from_dotlist([pair]), resolve=False)
@@ -305,10 +308,6 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
             raise UserError(f"{origin}: {_on_a_line(key)}: {error.problem}") from error
         except (yaml.YAMLError, OmegaConfBaseException, UnicodeError) as error:
             raise UserError(f"{origin}: {_on_a_line(pair)}: the value is not valid YAML") from error
-        keys = {key, *flat(given)}  # a block's keys count as well: data.batch_size=1 data={batch_size: 2}
-        if twice := sorted(keys & seen):
-            raise UserError(f"{origin}: {_on_a_line(twice[-1])}: given twice")
-        seen |= keys
         layer = _merge(layer, _with_words_as_keys(given))
     return layer
 

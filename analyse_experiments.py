@@ -11,13 +11,19 @@ from pathlib import Path
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
 
-    def count(text):
-        if (number := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"should be at least 1, given {text}")
-        return number
+    def between(least, most):
+        def count(text):
+            if not least <= (number := int(text)) <= most:
+                raise argparse.ArgumentTypeError(f"should be between {least} and {most}, given {text}")
+            return number
 
-    def count_or_zero(text):
-        return 0 if text == "0" else count(text)
+        return count
+
+    def folder(text):
+        existing = next((path for path in (Path(text), *Path(text).absolute().parents) if path.exists()), None)
+        if not text or (existing and not existing.is_dir()):
+            raise argparse.ArgumentTypeError(f"should be a folder, given {existing if text else 'nothing'}")
+        return Path(text)
 
     parser = argparse.ArgumentParser(
         description="Samples, pictures, a video and numbers for each experiment. Without --experiments: the exact "
@@ -32,16 +38,28 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--results", type=Path, metavar="FILE", help="CSV that keeps a row a run of a sweep (default: in the output)"
     )
-    parser.add_argument("--number-of-samples", type=count, default=10_000, metavar="N", help="default: 10000")
-    parser.add_argument("--time-steps", type=count, default=100, metavar="N", help="predictor steps (default: 100)")
     parser.add_argument(
-        "--corrector-steps", type=count_or_zero, default=0, metavar="N", help="Langevin steps after each (default: 0)"
+        "--number-of-samples", type=between(1, 10**7), default=10_000, metavar="N", help="default: 10000"
+    )
+    parser.add_argument(
+        "--time-steps", type=between(1, 10**6), default=100, metavar="N", help="predictor steps (default: 100)"
+    )
+    parser.add_argument(
+        "--corrector-steps",
+        type=between(0, 10**6),
+        default=0,
+        metavar="N",
+        help="Langevin steps after each (default: 0)",
     )
     parser.add_argument(
         "--start", choices=("uniform", "exact"), default="uniform", help="law of the start at t = 1 (default: uniform)"
     )
-    parser.add_argument("--seed", type=count_or_zero, default=1234, metavar="N", help="of the samples (default: 1234)")
-    parser.add_argument("--output-dir", type=Path, default=Path(__file__).parent / "generated_artifacts", metavar="DIR")
+    parser.add_argument(
+        "--seed", type=between(0, 2**63 - 1), default=1234, metavar="N", help="of the samples (default: 1234)"
+    )
+    parser.add_argument(
+        "--output-dir", type=folder, default=Path(__file__).parent / "generated_artifacts", metavar="DIR"
+    )
     parser.add_argument("--keep-frames", action="store_true", help="keep the frames of the video as PNG")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
@@ -51,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Analyse as the command line says; return the exit status."""
     options = parse_arguments(arguments)
     from utils.experiments import UserError
+    from utils.files import sentence
     from utils.videos import VideoError
 
     try:
@@ -58,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, VideoError, OSError) as error:
         if options.debug:
             raise
-        print(error, file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         return 2
 
 
@@ -109,14 +128,20 @@ def analyse_sweep(options: argparse.Namespace) -> int:
     runs = find_runs(options.sweep, options.experiments)
     finished = [run for run in runs if is_finished(run)]
     failures = []
+
+    def rows_of_sweep():
+        return [row for row in sweep_results.read_results(results) if row["sweep"] == options.sweep]
+
+    if not finished and not rows_of_sweep():
+        raise UserError(f"there is no finished run of a sweep {options.sweep!r}: python -m training.sweep trains them")
     with ProcessPoolExecutor(usable_processors(), mp_context=get_context("spawn")) as pool:
         judged = sweep_results.collect(finished, results, Sampling.of(options), pool)
         for run, fault in tqdm(judged, desc="judged", unit="run", disable=None):
             if fault:
                 failures.append(f"{run.experiment}, {run.name}: {fault}")
-    rows = [row for row in sweep_results.read_results(results) if row["sweep"] == options.sweep]
+    rows = rows_of_sweep()
     if not rows:
-        raise UserError(f"there is no finished run of a sweep {options.sweep!r}: python -m training.sweep trains them")
+        raise UserError("\n".join(failures))
     groups = sweep_results.groups(rows)
     sweep_report.write_sweep(groups, folder, options.sweep)
     print(sweep_report.plain(groups))

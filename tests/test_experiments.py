@@ -86,7 +86,7 @@ BAD_FILES = [
     (SPECIFIC, "regularizer: null", "- 1\n- 2", f"/{SPECIFIC}: should hold `key: value` pairs, given a list"),
     (SPECIFIC, "regularizer: null", "data: [1", f"/{SPECIFIC}, line 3: did not find expected"),
     (SPECIFIC, "regularizer: null", "data:\n\tbatch_size: 1", f"/{SPECIFIC}, line 3: found character that cannot"),
-    (SPECIFIC, "regularizer: null", "seed: !!python/name:os.system", f"/{SPECIFIC}, line 2: could not determine"),
+    (SPECIFIC, "regularizer: null", "seed: !!python/name:os.system", f"/{SPECIFIC}, line 2: tags (!name) are not read"),
     (SPECIFIC, "regularizer", "\N{LATIN SMALL LETTER E WITH ACUTE}", f"/{SPECIFIC}: 'utf-8' codec can't decode byte"),
 ]
 

@@ -6,6 +6,7 @@ score itself has a loss, and what a network has above it is the excess.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from training.data_module import Noised
-from utils.experiments import Configuration, UserError
+from utils.experiments import FORMAT_VERSION, Configuration, UserError
 from utils.metrics import path_kl_density
 from utils.randomness import keyed_generator
 from utils.regularizers import Consistency
@@ -129,9 +130,18 @@ class ScoreMatching(LightningModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the number of finished epochs."""
+        """Take up the number of finished epochs, and the best loss also where the clone was moved since.
+
+        Lightning forgets that loss where the path of the checkpoints is another, and would overwrite the best one.
+        """
         self.epochs_done = checkpoint["epochs_done"]
+        best = self.trainer.checkpoint_callback
+        if state := checkpoint["callbacks"].get(best.state_key):
+            path = str(Path(best.dirpath) / "best.ckpt")
+            state |= {"dirpath": best.dirpath, "best_model_path": path, "kth_best_model_path": path}
+            state["best_k_models"] = dict.fromkeys([path], state["best_model_score"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""
         checkpoint["epochs_done"] = self.epochs_done
+        checkpoint["format_version"] = FORMAT_VERSION

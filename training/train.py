@@ -11,8 +11,20 @@ import threading
 
 import torch
 
-from utils.experiments import Configuration, Run, UserError, configure, difference, read_checkpoint, read_configuration
-from utils.files import locked
+from utils.experiments import (
+    ANALYTICAL,
+    BadCheckpoint,
+    Configuration,
+    Run,
+    UserError,
+    configure,
+    difference,
+    load_run,
+    network_of,
+    read_checkpoint,
+    read_configuration,
+)
+from utils.files import locked, sentence
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.end_with_stdin:
         threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
+        if options.experiment == ANALYTICAL:
+            raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
         configuration = configure(options.experiment, options.overrides)
         run = Run(options.experiment, options.run_name)
         return train(run, configuration, options.from_scratch, shlex.join(options.overrides))
@@ -49,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if options.debug:
             raise
-        print(error, file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         return 2
 
 
@@ -86,18 +100,39 @@ def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | No
     """
     if not run.last_checkpoint.exists():
         return 0
-    last = read_checkpoint(run.last_checkpoint)
-    check_same_configuration(run, configuration, finished(last, read_configuration(run.configuration_file)))
+    last, before = read_state(run), read_configuration(run.configuration_file)
+    check_same_configuration(run, configuration, finished(last, before))
     if reason := finished(last, configuration):
         print(f"{run.title}: {reason} already. Pictures and numbers: python analyse_experiments.py")
         return None
     return last["epochs_done"]
 
 
+def read_state(run: Run) -> dict:
+    """Return the last checkpoint; raises UserError, which says what to do, where no training can go on from it."""
+    path = run.last_checkpoint
+    try:
+        last = read_checkpoint(path)
+        network_of(last, path, read_configuration(run.configuration_file))
+        if missing := {"epochs_done", "callbacks", "loops", "optimizer_states", "lr_schedulers"} - last.keys():
+            raise BadCheckpoint(f"{path}: no training can go on from it: it holds no {', '.join(sorted(missing))}")
+        return last
+    except BadCheckpoint as fault:
+        text = "The run cannot go on; --from-scratch removes it and starts over"
+        with contextlib.suppress(UserError):
+            load_run(run)
+            text += f". {run.best_checkpoint.name} beside it is whole: analyse_experiments.py can use it as it is"
+        raise BadCheckpoint(f"{fault}\n{text}.") from fault
+
+
 def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str) -> int:
     """Train on after so many epochs; return the exit status."""
     if epochs_done:
         print(f"{run.title}: continues after {epochs_done} epochs")
+        try:
+            read_checkpoint(run.best_checkpoint)
+        except BadCheckpoint as fault:
+            print(f"{fault}; the run goes on, and writes it anew at the next better loss", file=sys.stderr)
 
     from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
 
@@ -105,7 +140,7 @@ def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str
     if not run.sweep:  # hundreds of runs would overwrite each other's there
         configuration.write(run.folder.parent.parent / "config.yaml")
     interrupted = fitting.fit(run, configuration, epochs_done)
-    last = read_checkpoint(run.last_checkpoint)
+    last = read_state(run)
     reason = finished(last, configuration)
     if interrupted and not reason:
         command = f"{run.command} {overrides}".rstrip()
@@ -134,7 +169,7 @@ def finished(checkpoint: dict, configuration: Configuration) -> str | None:
 def is_finished(run: Run) -> bool:
     """Return whether a run needs no more training; one that is damaged, or was not begun, does."""
     try:
-        return finished(read_checkpoint(run.last_checkpoint), read_configuration(run.configuration_file)) is not None
+        return finished(read_state(run), read_configuration(run.configuration_file)) is not None
     except UserError:
         return False
 

@@ -20,7 +20,7 @@ from utils import comparison_figures, figures, metrics, views
 from utils.catalogue import HEADLINE, describe
 from utils.estimates import Curve
 from utils.evaluation import Report, evaluate
-from utils.experiments import ANALYTICAL, ROOT, Configuration, Run, configure, difference, load_run
+from utils.experiments import ANALYTICAL, ROOT, Configuration, Run, UserError, configure, difference, load_run
 from utils.files import replacing
 from utils.noise_schedule import time_grid
 from utils.randomness import keyed_generator
@@ -94,13 +94,14 @@ class Result(NamedTuple):
 
 def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False) -> Result:
     """Write everything about one run under output/<experiment>/<run>/ and return its numbers and samples."""
-    configuration, network = load_run(run)
+    configuration, network = load_run(run, fall_back=True)
     title = run.experiment if run.name == "run1" else f"{run.experiment}, {run.name}"
     print(title)
     torch.set_num_threads(1)
     clock = Clock()
     folder = output / run.experiment / run.name.replace("/", ",")  # a run of a sweep is called sweep/tag
     states = sampling.draw(network, configuration)
+    check_finite(states, run)
     clock.lap("sampling")
     x = states[0.0]
     report = evaluate(network, configuration, states, sampling.seed)
@@ -136,6 +137,12 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
     with replacing(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return Result(title, configuration, report, x)
+
+
+def check_finite(states: Mapping[float, Tensor], run: Run) -> None:
+    """Raise UserError where samples are no numbers, as those of a network are whose output is none."""
+    if not all(torch.isfinite(x).all() for x in states.values()):
+        raise UserError(f"{run.title}: left out, since its network's output becomes infinite or not a number")
 
 
 class Clock:

@@ -5,9 +5,13 @@ specific_config.yaml, `key=value` pairs. Checkpoints are read as tensors and pla
 """
 
 import difflib
+import io
 import json
 import math
+import pickle
 import re
+import sys
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +26,21 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from utils.files import replacing
+from utils.files import replacing, sentence
 from utils.noise_schedule import NoiseSchedule
 from utils.randomness import keyed_generator
 from utils.regularizers import Regularizer
 from utils.score_networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork, ScoreNetwork
-from utils.settings import Count, NonNegative, Positive, Settings
+from utils.settings import Count, NonNegative, Positive, SetSize, Settings
 from utils.toy_problem import ToyProblem
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = ROOT / "training"
 NAME, TAG = r"\w[\w.-]*", r"\w[\w.,=+-]*"  # of a run or a sweep; of a run within a sweep
+LONGEST_NAME = 200  # bytes of a run's name; file systems take 255, and a lock file adds to it
 Schema = TypeVar("Schema", bound=Settings)
+MOST_BYTES, MOST_VALUES, MOST_LEVELS, LONGEST_VALUE, MOST_REFERENCES = 1_000_000, 2_000, 20, 1_000, 10  # of YAML
+FORMAT_VERSION = 1  # of checkpoints; to be raised by what an older version of the code would misread
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 
 
@@ -41,14 +48,18 @@ class UserError(Exception):
     """Something the person at the terminal can mend; its text says what, where and how."""
 
 
+class BadCheckpoint(UserError):
+    """A checkpoint that is damaged, or not one of its run."""
+
+
 class Data(Settings):
     """How many configurations there are, and how they are noised."""
 
-    training_set_size: Count
-    validation_set_size: Count
+    training_set_size: SetSize
+    validation_set_size: SetSize
     batch_size: Count
     fresh_noise: bool
-    number_of_times: Annotated[int, Field(ge=2)] | None
+    number_of_times: Annotated[int, Field(ge=2, le=10**6)] | None
 
 
 class Optimizer(Settings):
@@ -192,12 +203,16 @@ def _validated(layers: Mapping[str, dict], schema: type[Schema]) -> Schema:
     merged: dict = {}
     for layer in layers.values():
         merged = _merge(merged, layer)
+    if str(merged).count("${") > MOST_REFERENCES:  # each may double what the others refer to
+        guilty = max(layers, key=lambda name: str(layers[name]).count("${"))
+        raise UserError(f"{guilty}: more than {MOST_REFERENCES} references ${{...}}; write the values out")
     try:
         merged = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
         return schema.model_validate(merged)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
-        raise UserError(f"{_origin(layers, key.split('.'))}: {key}: {str(error).splitlines()[0]}") from error
+        reason = f"{_on_a_line(key)}: {_on_a_line(str(error).splitlines()[0])}"
+        raise UserError(f"{_origin(layers, key.split('.'))}: {reason}") from error
     except ValidationError as error:
         raise UserError("\n".join(_describe(fault, merged, layers, schema) for fault in error.errors())) from error
 
@@ -214,35 +229,86 @@ def _merge(lower: dict, upper: dict) -> dict:
     return merged
 
 
+class _NotRead(yaml.MarkedYAMLError):
+    """YAML that no configuration needs, and that could run code or fill the memory."""
+
+
+def _check_yaml(text: str) -> yaml.NodeEvent | None:
+    """Return the parser's first event, which says what the YAML is, or None where it is empty.
+
+    Raises _NotRead where it holds a tag or an alias, or is larger than a configuration can be.
+    """
+    depth, first = 0, None
+    for number, event in enumerate(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        faults = {
+            "aliases (*name) are not read; write the value out": isinstance(event, yaml.AliasEvent),
+            "tags (!name) are not read; write a plain value": getattr(event, "tag", None) not in (None, "!"),
+            f"more than {MOST_VALUES} keys and values": number > MOST_VALUES,
+            f"more than {MOST_LEVELS} levels": depth > MOST_LEVELS,
+            f"a value of more than {LONGEST_VALUE} characters": len(getattr(event, "value", "")) > LONGEST_VALUE,
+        }
+        for fault, found in faults.items():
+            if found:
+                raise _NotRead(problem=fault, problem_mark=event.start_mark)
+        first = first or (event if isinstance(event, yaml.NodeEvent) else None)
+    return first
+
+
 def read_yaml(path: Path) -> dict:
     """Return the `key: value` pairs of a file; raises UserError where it has none."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise UserError(f"{path}: too large for a configuration: more than {MOST_BYTES // 1_000_000} MB")
+        text = raw.decode("utf-8")
+        first = _check_yaml(text)
+        if not isinstance(first, yaml.MappingStartEvent):
+            kind = "a list" if isinstance(first, yaml.SequenceStartEvent) else _on_a_line(getattr(first, "value", ""))
+            fault = f"given {kind}" if first else "but is empty"
+            raise UserError(f"{path}: should hold `key: value` pairs, {fault}")
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: {error.problem}") from error
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise UserError(f"{path}: {reason}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: should hold `key: value` pairs, given a {type(content).__name__}")
-    return content
+    return _with_words_as_keys(content)
+
+
+def _with_words_as_keys(value):
+    """Return nested values in which every key is text, as `1: 2` and `true: 2` are not: so they are found unknown."""
+    if isinstance(value, dict):
+        return {str(key): _with_words_as_keys(entry) for key, entry in value.items()}
+    return [_with_words_as_keys(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _on_a_line(text: str) -> str:
+    """Return text that was given, short, and without what would break a line or colour a terminal."""
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
     layer: dict = {}
-    seen = set()
+    seen: set[str] = set()
     for pair in overrides:
-        key, equals, _ = pair.partition("=")
-        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-            raise UserError(f"{origin}: {pair}: should be key=value, for example regularizer.weight=1e-3")
+        key, equals, value = pair.partition("=")
+        if not equals or not re.fullmatch(rf"\w+(\.\w+){{0,{MOST_LEVELS}}}", key):
+            raise UserError(f"{origin}: {_on_a_line(pair)}: should be key=value, for example regularizer.weight=1e-3")
         if key in seen:
-            raise UserError(f"{origin}: {key}: given twice")
+            raise UserError(f"{origin}: {_on_a_line(key)}: given twice")
         seen.add(key)
         try:
-            layer = _merge(layer, OmegaConf.to_container(OmegaConf.from_dotlist([pair]), resolve=False))
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise UserError(f"{origin}: {pair}: the value is not valid YAML") from error
+            _check_yaml(value)
+            given = OmegaConf.to_container(OmegaConf.from_dotlist([pair]), resolve=False)
+        except _NotRead as error:
+            raise UserError(f"{origin}: {_on_a_line(key)}: {error.problem}") from error
+        except (yaml.YAMLError, OmegaConfBaseException, UnicodeError) as error:
+            raise UserError(f"{origin}: {_on_a_line(pair)}: the value is not valid YAML") from error
+        layer = _merge(layer, _with_words_as_keys(given))
     return layer
 
 
@@ -253,7 +319,7 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
     if fault["type"] == "disagreement":
         keys, given = [*keys, fault["ctx"]["field"]], given[fault["ctx"]["field"]]
     if fault["type"] == "missing":
-        return f"{_origin(layers, keys[:-1])}: {'.'.join(keys)}: missing"
+        return f"{_origin(layers, keys[:-1])}: {_on_a_line('.'.join(keys))}: missing"
     if fault["type"] == "extra_forbidden":
         known = set(re.findall(r'"(\w+)": \{', json.dumps(schema.model_json_schema()))) - {keys[-1]}
         close = difflib.get_close_matches(keys[-1], known, n=1)
@@ -261,10 +327,9 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
     elif fault["type"] == "union_tag_invalid":
         keys, given, text = [*keys, "type"], given["type"], f"should be one of {fault['ctx']['expected_tags']}"
     elif fault["type"] == "union_tag_not_found":
-        return f"{_origin(layers, keys)}: {'.'.join([*keys, 'type'])}: missing"
-    shown = json.dumps(given, default=str)
-    shown = f", given {shown if len(shown) <= 100 else shown[:97] + '...'}" if keys else ""
-    return f"{_origin(layers, keys)}: {'.'.join(keys) + ': ' if keys else ''}{text}{shown}"
+        return f"{_origin(layers, keys)}: {_on_a_line('.'.join([*keys, 'type']))}: missing"
+    shown = f", given {_on_a_line(json.dumps(given, default=str))}" if keys else ""
+    return f"{_origin(layers, keys)}: {_on_a_line('.'.join(keys)) + ': ' if keys else ''}{text}{shown}"
 
 
 def _without_union_tags(location: tuple, merged: dict) -> list[str]:
@@ -306,7 +371,10 @@ class Run:
         if self.experiment != ANALYTICAL:
             _experiment_folder(self.experiment)
         if not re.fullmatch(rf"{NAME}(/{TAG})?", self.name):
-            raise UserError(f"run name {self.name!r}: should be letters, digits, dots, dashes and underscores")
+            text = "should be letters, digits, dots, dashes and underscores"
+            raise UserError(f"run name {_on_a_line(repr(self.name))}: {text}")
+        if any(len(part.encode()) > LONGEST_NAME for part in self.name.split("/")):
+            raise UserError(f"run name {_on_a_line(repr(self.name))}: too long for the name of a folder")
 
     @property
     def sweep(self) -> str | None:
@@ -376,37 +444,80 @@ def _experiment_folder(experiment: str) -> Path:
     if experiment not in find_experiments():
         close = difflib.get_close_matches(experiment, find_experiments(), n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(find_experiments())}"
-        raise UserError(f"no experiment is called {experiment!r}; {hint}")
+        raise UserError(f"no experiment is called {_on_a_line(repr(experiment))}; {hint}")
     return TRAINING / experiment
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content on the CPU; raises UserError where it is missing, damaged or not plain tensors."""
+    """Return a checkpoint's content on the CPU.
+
+    Raises BadCheckpoint where it is missing, damaged or not plain tensors and values, UserError where it is too new.
+    """
     try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():  # torch.load compares no check sums
+                raise zipfile.BadZipFile(f"its record {damaged} is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text recommends to run it
+        text = "it holds other things than tensors and plain values, which could run code; nothing of it was run"
+        raise BadCheckpoint(f"{path}: not a readable checkpoint: {text}") from error
     except Exception as error:  # damaged bytes lead the unpickler to errors of any kind
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path}: not a readable checkpoint: {reason}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path}: not a checkpoint of a training: it holds no state_dict")
+        reason = next(iter(sentence(error).splitlines()), type(error).__name__)
+        raise BadCheckpoint(f"{path}: not a readable checkpoint: {reason}") from error
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise BadCheckpoint(f"{path}: not a checkpoint of a training: it holds no state_dict")
+    version = checkpoint.get("format_version", 1)  # the first had no number
+    if version not in range(1, FORMAT_VERSION + 1):
+        text = f"it has format {version}, and this version of the code reads formats up to {FORMAT_VERSION}"
+        raise UserError(f"{path}: written by a newer version of the code: {text}")
     return checkpoint
 
 
-def load_run(run: Run) -> tuple[Configuration, ScoreNetwork]:
-    """Return a run's configuration and the network of its best checkpoint; raises UserError where there is none."""
+def network_of(checkpoint: dict[str, Any], path: Path, configuration: Configuration) -> ScoreNetwork:
+    """Return the network with the weights of a checkpoint; raises BadCheckpoint where they are not of this run."""
+    network = configuration.build_network()
+    try:
+        weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadCheckpoint(f"{path}: not of the network that its run's config.yaml describes: {reason}") from error
+    before, now = flat(checkpoint.get("hyper_parameters", {})), flat(configuration.as_dict())
+    others = [key for key in before.keys() & now.keys() if before[key] != now[key] and key != "max_epochs"]
+    if others:
+        differences = ", ".join(f"{key} is {before[key]} in it and {now[key]} there" for key in sorted(others))
+        raise BadCheckpoint(f"{path}: not of the run that config.yaml describes: {differences}")
+    return network
+
+
+def load_run(run: Run, fall_back: bool = False) -> tuple[Configuration, ScoreNetwork]:
+    """Return a run's configuration and the network of its best checkpoint; raises UserError where there is none.
+
+    Where the best one is damaged and the last one is whole, `fall_back` takes the last one, and says so.
+    """
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
         return configuration, configuration.build_truth().eval()
     if not run.best_checkpoint.exists():
         raise UserError(f"{run.experiment}, {run.name}: not trained yet; train it with: {run.command}")
     configuration = read_configuration(run.configuration_file)
-    network = configuration.build_network()
-    state = read_checkpoint(run.best_checkpoint)["state_dict"]
+    path = run.best_checkpoint
     try:
-        network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{run.best_checkpoint}: not of the network in {run.configuration_file}: {reason}") from error
+        network = network_of(read_checkpoint(path), path, configuration)
+    except BadCheckpoint as fault:
+        if not fall_back or not run.last_checkpoint.exists():
+            raise
+        path = run.last_checkpoint
+        try:
+            network = network_of(read_checkpoint(path), path, configuration)
+        except UserError as other:
+            raise UserError(f"{fault}\n{other}") from fault
+        text = f"taking {path.name} beside it, the weights of the last epoch instead of the best"
+        print(f"{fault}; {text}", file=sys.stderr)
+    for name, weights in network.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise UserError(f"{path}: the weights {name} are infinite or not a number")
     return configuration, network.eval()
 
 

@@ -11,12 +11,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from utils.settings import Positive, Settings
+from utils.settings import Settings, Width
 
 
 class _Schedule(Settings):
-    sigma_min: Positive
-    sigma_max: Positive
+    sigma_min: Width
+    sigma_max: Width
 
     @model_validator(mode="after")
     def _grows(self):

@@ -111,8 +111,8 @@ class Consistency(_Regularizer):
 
     type: Literal["consistency"] = "consistency"
     loss: Literal["kernel_score", "martingale_product"] = "kernel_score"
-    time_steps: Count = 100
-    number_of_steps: Annotated[int, Field(ge=2)] = 5  # with one step the gradient is zero in expectation
+    time_steps: Annotated[int, Field(ge=1, le=10**6)] = 100
+    number_of_steps: Annotated[int, Field(ge=2, le=10**6)] = 5  # with one step the gradient is zero in expectation
     guide: Literal["analytical"] | None = None
 
     @property

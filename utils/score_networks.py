@@ -6,12 +6,14 @@ noise schedule, so `network.score(x, t)` can divide by sigma. The exact answer i
 
 import itertools
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from utils.noise_schedule import NoiseSchedule
-from utils.settings import Count, Settings
+from utils.settings import LayerSize, Settings
 from utils.torus import displacement
 from utils.toy_problem import ToyProblem
 
@@ -68,11 +70,11 @@ class EmpiricalScoreNetwork(ScoreNetwork):
 class Architecture(Settings):
     """The sizes of the multilayer perceptron, and whether it is made permutation equivariant."""
 
-    coordinates_embedding_size: Count
-    sigma_embedding_size: Count
-    time_embedding_size: Count
-    hidden_size: Count
-    number_of_hidden_layers: Count
+    coordinates_embedding_size: LayerSize
+    sigma_embedding_size: LayerSize
+    time_embedding_size: LayerSize
+    hidden_size: LayerSize
+    number_of_hidden_layers: Annotated[int, Field(ge=1, le=100)]
     permutation_equivariant: bool
 
 

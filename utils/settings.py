@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+SetSize = Annotated[int, Field(ge=1, le=10**7)]  # above, a training set alone would fill the memory
+LayerSize = Annotated[int, Field(ge=1, le=4096)]  # of a network; 100 such layers are 7 GB
+Width = Annotated[float, Field(ge=1e-12, le=100)]  # of a law on the cell; its square has to be a float32
 
 
 class Settings(BaseModel):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from utils.analysis import Sampling, code_version
+from utils.analysis import Sampling, check_finite, code_version
 from utils.evaluation import evaluate
 from utils.experiments import (
     Configuration,
@@ -104,7 +104,9 @@ def row_of(run: Run, sampling: Sampling) -> dict[str, object]:
     """Return the row of a finished run: it is sampled and judged, on one thread."""
     torch.set_num_threads(1)
     configuration, network = load_run(run)
-    report = evaluate(network, configuration, sampling.draw(network, configuration), sampling.seed)
+    states = sampling.draw(network, configuration)
+    check_finite(states, run)
+    report = evaluate(network, configuration, states, sampling.seed)
     numbers = {name: f"{report.estimates[name].value:.6g}" for name in METRICS if name in report.estimates}
     epochs = read_checkpoint(run.last_checkpoint)["epochs_done"]
     return (

@@ -17,10 +17,12 @@ import torch
 from pydantic import Field, Strict, field_validator
 from torch import Tensor
 
-from utils.settings import Positive, Settings
+from utils.settings import Settings, Width
 from utils.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
 
 MOST_ATOMS = 6  # the law sums over all permutations, and 6! = 720
+MOST_DIMENSIONS = 16  # with them, the matrix that averages over the permutations has 7 million entries
+APART = 1e-6  # positions that are closer are one to float32
 
 RelativeCoordinate = Annotated[float, Field(ge=0, lt=1)]
 Row = Annotated[tuple[RelativeCoordinate, ...], Strict(False)]  # not strict: YAML has lists, no tuples
@@ -33,7 +35,7 @@ class ToyProblem(Settings):
     """
 
     equilibrium_relative_coordinates: Annotated[tuple[Row, ...], Strict(False)]
-    sigma_d: Positive
+    sigma_d: Width
     permutation_symmetric: bool
 
     @field_validator("equilibrium_relative_coordinates")
@@ -43,7 +45,12 @@ class ToyProblem(Settings):
             raise ValueError(f"should have 1 to {MOST_ATOMS} atoms with at least one coordinate each")
         if len({len(row) for row in rows}) > 1:
             raise ValueError("every atom needs the same number of coordinates")
-        if len(set(rows)) < len(rows):
+        if len(rows[0]) > MOST_DIMENSIONS:
+            raise ValueError(f"should have at most {MOST_DIMENSIONS} coordinates an atom")
+        if any(
+            max(abs((a - b + 0.5) % 1 - 0.5) for a, b in zip(*pair, strict=True)) < APART
+            for pair in itertools.combinations(rows, 2)
+        ):
             raise ValueError("two atoms sit at the same place")
         return rows
 

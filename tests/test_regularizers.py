@@ -258,6 +258,23 @@ def test_trajectory_of_the_network_itself_passes_no_gradient(truth, problem, sch
     assert torch.allclose(slope, expected, rtol=1e-12)
 
 
+def test_guided_gap_does_not_start_with_the_networks_own_step(truth, problem, schedule, generator):
+    """A network that is 0 where trajectories start, and exact later: guided, they are those of the exact score."""
+    x, t = noised(problem, schedule, 200, generator)[0], torch.full((200,), 0.605).double()
+    guided = Consistency(weight=1.0, points="uniform", loss="martingale_product", guide="analytical")
+    start = guided.start(truth, x, t, generator)[1][-1]
+
+    class Late(Nothing):
+        def forward(self, x, t):
+            return torch.where((t < start)[:, None, None], truth(x, t), super().forward(x, t))
+
+    gaps, exact = (
+        guided.gaps(network, x, t, truth=truth, generator=torch.Generator().manual_seed(0))[0]
+        for network in (Late(schedule), truth)
+    )
+    assert torch.allclose(gaps, exact + truth(x, start), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("regularizer", [r for r in ALL if isinstance(r, FokkerPlanck | Consistency)], ids=repr)
 def test_the_trap_a_score_of_zero_satisfies_every_self_consistency(regularizer, truth, problem, schedule, generator):
     x, t = noised(problem, schedule, 16, generator)

@@ -602,6 +602,8 @@ def test_regularizer_is_logged_raw_and_weighted_after_its_burn_in(training, expe
             for name in ("regularizer", "weighted_regularizer", "score_matching_loss", "total_loss")
         )
         assert list(raw) == [1, 2] and list(total) == [0, 1, 2]
+        gap = steps(scalars.get("consistency_gap_squared/validation", []))
+        assert gap == ([0] if experiment.startswith("consistency") else [])  # every tenth epoch
         assert total[0] == plain[0]
         for epoch in raw:
             assert weighted[epoch] == pytest.approx(0.25 * raw[epoch], rel=1e-6)

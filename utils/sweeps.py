@@ -44,10 +44,11 @@ class Part(Settings):
             raise ValueError(f"{empty[0]}: an empty list of values leaves no run")
         return overrides
 
-    def combinations(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return for each combination the settings that name it, and those that all share."""
-        varied = {key: value for key, value in self.overrides.items() if isinstance(value, list)}
-        shared = {key: value for key, value in self.overrides.items() if key not in varied}
+    def combinations(self, common: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return for each combination the settings that name it, and those that all share, the common ones included."""
+        overrides = common | self.overrides
+        varied = {key: value for key, value in overrides.items() if isinstance(value, list)}
+        shared = {key: value for key, value in overrides.items() if key not in varied}
         return [(dict(zip(varied, values, strict=True)), shared) for values in itertools.product(*varied.values())]
 
 
@@ -56,6 +57,7 @@ class Sweep(Settings):
 
     name: str
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+    overrides: dict[str, Any] = Field(default_factory=dict)  # of all parts; a part's own come before
     parts: Annotated[list[Part], Field(min_length=1)]
 
     @field_validator("name")
@@ -80,7 +82,9 @@ def plan(path: Path) -> list[PlannedRun]:
     sweep = read_settings(path, Sweep)
     planned, names, faults = {}, {}, []
     for number, part in enumerate(sweep.parts):
-        for experiment, (named, shared), seed in itertools.product(part.experiments, part.combinations(), sweep.seeds):
+        for experiment, (named, shared), seed in itertools.product(
+            part.experiments, part.combinations(sweep.overrides), sweep.seeds
+        ):
             origin = f"{path}: parts.{number}, {experiment}"
             settings = named | {"seed": seed}
             overrides = tuple(f"{key}={_written(value)}" for key, value in (shared | settings).items())

@@ -381,6 +381,15 @@ def test_ode_samples_are_drawn_from_the_density_that_their_paths_give():
     assert beyond > 0.03 and near(found["ode_stray_fraction"], beyond) and near(found["ode_norm"], 1)
 
 
+def test_ode_that_does_not_end_is_left_out_with_a_reason(monkeypatch):
+    monkeypatch.setattr(diagnostics, "MOST_EVALUATIONS", 10)
+    configuration, report = configure("no_regularizer"), evaluation.Report()
+    network, truth = configuration.build_network(), configuration.build_truth()
+    evaluation._ode(report, network, truth, lambda purpose: seeded())
+    assert report.estimates == {} and report.skipped.keys() == {"ode_kl", "ode_stray_fraction", "ode_norm"}
+    assert all("more than 10 evaluations" in reason for reason in report.skipped.values())
+
+
 def test_ode_kl_of_a_wrong_width_is_the_closed_form():
     """Unsymmetrised and hardly wrapped: linear ODE. The score of width w carries the exact law at t = 1 back to a
     Gaussian of variance v = (w^2 + sigma_min^2) (sigma_d^2 + sigma_max^2) / (w^2 + sigma_max^2)."""

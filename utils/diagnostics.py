@@ -12,6 +12,7 @@ Residuals and the ODE take float64, on a copy of the network.
 """
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -29,6 +30,7 @@ from utils.torus import wrap
 FORMS = ("score_fpe", "advective")
 CHUNK = 500  # points whose derivatives are carried together
 TOLERANCE = 1e-5  # of the ODE, relative and absolute
+MOST_EVALUATIONS = 20_000  # of the ODE's right-hand side; networks that have learned something need a few hundred
 LOOP_POINTS = 64  # around the torus; a random first one leaves the integral unbiased where the field is steep
 
 
@@ -119,9 +121,11 @@ def probability_flow(
     The batch is one system. A point's unknowns are neighbours, so the implicit steps of LSODA, where a permutation
     ridge makes the equation stiff, need only a band of the Jacobian. Raises FloatingPointError where it finds no way.
     """
-    width = x[0].numel() + 1
+    width, evaluations = x[0].numel() + 1, itertools.count(1)
 
     def slopes(time, state):
+        if next(evaluations) > MOST_EVALUATIONS:
+            raise FloatingPointError(f"the probability-flow ODE needs more than {MOST_EVALUATIONS:,} evaluations")
         state = torch.from_numpy(state).view(-1, width)
         t = torch.full((len(x),), float(time), dtype=x.dtype)
         value, divergence = value_and_divergence(network, state[:, :-1].reshape(x.shape), t)

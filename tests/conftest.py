@@ -17,6 +17,8 @@ from utils.score_networks import AnalyticalScoreNetwork, Architecture, MLPScoreN
 from utils.toy_problem import ToyProblem
 
 torch.set_num_threads(1)
+# A shell starts background jobs with Ctrl-C ignored; the tests, and the processes that they start, should listen to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = experiments.ROOT
 

@@ -193,7 +193,7 @@ class Group:
 
 
 def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
-    """Return what the rows say over seeds, in the order in which groups appear."""
+    """Return what the rows say over seeds: without regularizer first, then by experiment, setting and weight."""
     by_group: dict[str, dict[str, Mapping[str, str]]] = {}
     for row in rows:
         by_group.setdefault(row["group"], {})[row["seed"]] = row
@@ -222,7 +222,7 @@ def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
                 differences=differences,
             )
         )
-    return found
+    return sorted(found, key=lambda g: (g.weight is not None, g.experiment, g.setting, g.weight or 0))
 
 
 def _number(text: str) -> float:

@@ -154,7 +154,8 @@ def weights_figure(
         if positive and min(positive) > 0:
             axes.set_yscale("log")
         elif smallest := [value for value in positive if value > 0]:  # a share of no strays has its place as well
-            axes.set_yscale("symlog", linthresh=min(smallest), linscale=0.4)
+            axes.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(min(smallest))))
+            axes.set_ylim(bottom=0 if min(positive) == 0 else None)
         axes.grid(color="0.9")
     for axes in grid[len(panes) :]:
         axes.remove()

@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils import figures, sweep_report, sweep_results
 from utils.files import replacing
-from utils.statistics import paired_difference
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -51,17 +50,6 @@ class Findings:
         """Return the mean and interval of a metric of the one group with these attributes."""
         (group,) = self.of(sweep, **facts)
         return sweep_report.mean_text(group.means[metric], sweep_report.SHOWN[metric][1])
-
-    def against(self, metric: str, one: dict[str, str], other: dict[str, str]) -> str:
-        """Return the paired difference of two groups found by their columns; neither need be the other's baseline."""
-
-        def by_seed(facts):
-            return {row["seed"]: float(row[metric]) for row in self.rows if all(row[k] == v for k, v in facts.items())}
-
-        first, second = by_seed(one), by_seed(other)
-        seeds = [seed for seed in first if seed in second]
-        difference = paired_difference([first[s] for s in seeds], [second[s] for s in seeds])
-        return sweep_report.difference_text(difference, sweep_report.SHOWN[metric][1])
 
     def failed(self, sweep: str, seeds: int) -> str:
         """Return the trainings of which fewer than so many seeds have a result: the others diverged."""

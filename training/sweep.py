@@ -22,6 +22,7 @@ from tqdm import tqdm
 from training.side_by_side import usable_processors
 from training.train import is_finished
 from utils.experiments import ROOT, UserError, read_configuration, read_yaml
+from utils.files import sentence
 from utils.sweeps import PlannedRun, plan
 
 CONFIG = "training/sweep_config.yaml"
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if options.debug:
             raise
-        print(error, file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)

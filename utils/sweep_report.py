@@ -131,13 +131,16 @@ def weights_figures(groups: Sequence[Group], name: str) -> dict[str, figures.Fig
 
 
 def weights_figure(groups: Sequence[Group], regime: str) -> figures.Figure | None:
-    """Return the metrics of PANES against the weight, a curve for each regularizer with several weights, or None."""
+    """Return the metrics of PANES against the weight, a curve for each regularizer with several weights, or None.
+
+    Groups come as `sweep_results.groups` returns them, in the order of their weights.
+    """
     curves: dict[str, list[Group]] = {}
     for group in groups:
         if group.weight is not None:
             name = ", ".join(filter(None, [group.experiment, group.setting]))
             curves.setdefault(name, []).append(group)
-    curves = {name: sorted(found, key=lambda g: g.weight) for name, found in curves.items() if len(found) > 1}
+    curves = {name: found for name, found in curves.items() if len(found) > 1}
     baseline = next((group for group in groups if group.weight is None), None)
     if not curves:
         return None

@@ -91,20 +91,22 @@ def analyse(options: argparse.Namespace) -> int:
     names = list(dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()]))
     runs = [Run(name, "run1" if name == ANALYTICAL else options.run_name) for name in names]  # refuses unknown names
     analysis.draw_marginal_distribution(options.output_dir)
-    results, left_out = {}, []
+    results, left_out = {}, {}
     for run in runs:
         try:
             results[run] = analysis.analyse_run(run, sampling, options.output_dir, options.keep_frames)
         except UserError as error:
             if options.debug:
                 raise
-            left_out.append(str(error))
+            left_out[run] = str(error)
     analysis.draw_comparison(results, options.output_dir)
     analysis.write_summary(results, options.output_dir)
-    page = write_report(options.output_dir)
+    earlier = [run for run in left_out if (analysis.folder_of(run, options.output_dir) / "metrics.json").exists()]
+    notes = [f"{run.title}: what this page shows of it is older; it could not be analysed again" for run in earlier]
+    page = write_report(options.output_dir, notes)
     print(f"\nPictures, videos and numbers: {options.output_dir}")
     print(f"Open this first: {page.resolve()}")
-    for line in left_out:
+    for line in left_out.values():
         print(line, file=sys.stderr)
     return 1 if left_out else 0
 
@@ -139,10 +141,10 @@ def analyse_sweep(options: argparse.Namespace) -> int:
         for run, fault in tqdm(judged, desc="judged", unit="run", disable=None):
             if fault:
                 failures.append(f"{run.experiment}, {run.name}: {fault}")
-    rows = rows_of_sweep()
-    if not rows:
+    if not rows_of_sweep():
         raise UserError("\n".join(failures))
-    groups = sweep_results.groups(rows)
+    every_group = sweep_results.groups(sweep_results.read_results(results))  # another sweep may hold the baseline
+    groups = [group for group in every_group if group.sweep == options.sweep]
     sweep_report.write_sweep(groups, folder, options.sweep)
     print(sweep_report.plain(groups))
     page = write_report(options.output_dir)

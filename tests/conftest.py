@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+from tensorboard.summary.writer import event_file_writer
 
 from utils import experiments
 from utils.noise_schedule import ExponentialSchedule
@@ -19,6 +21,11 @@ from utils.toy_problem import ToyProblem
 torch.set_num_threads(1)
 # A shell starts background jobs with Ctrl-C ignored; the tests, and the processes that they start, should listen to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Random cases are the same in every run; --hypothesis-profile=wide tries others, and more.
+settings.register_profile("same", deadline=None, derandomize=True, database=None, max_examples=200)
+settings.register_profile("wide", deadline=None, max_examples=2000)
+settings.load_profile("same")
 
 ROOT = experiments.ROOT
 
@@ -122,6 +129,25 @@ def active_environment(**others):
 def in_shell(*words, cwd, **variables):
     """Run a command in such a shell; return what it printed and its exit status."""
     return subprocess.run(words, cwd=cwd, env=active_environment(**variables), capture_output=True, text=True)
+
+
+@pytest.fixture
+def few_event_files(monkeypatch):
+    """Their names end with a count within the process and are sorted as text, so a tenth would not come last."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
+@contextlib.contextmanager
+def mounted(folder, *options):
+    """Mount something on a folder for a while; skip the test where that is not allowed."""
+    folder.mkdir(exist_ok=True, parents=True)
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 SHORT = (

@@ -174,7 +174,7 @@ def test_help_explains_without_importing_torch():
 
 
 def test_frames_are_kept_where_that_is_asked_for(tmp_path, monkeypatch):
-    configuration, network = load_run(analysis.Run("analytical"))
+    configuration, network, _ = load_run(analysis.Run("analytical"))
     monkeypatch.setattr(analysis, "VIDEO_FRAMES", 3)  # 61 take their time, and the length of the video is tested above
     for keep, names in ((False, set()), (True, {f"frame_{i:03d}.png" for i in range(3)})):
         analysis.draw_video(network, configuration, "title", tmp_path / str(keep), keep_frames=keep)

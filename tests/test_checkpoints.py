@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, hostile, foreign or too new: named, never used, and nobody's code runs."""
 
+import json
 import random
 import re
 import shutil
@@ -160,7 +161,7 @@ def test_bad_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_asked
     reason = DAMAGES[damage].replace("last", "best")
     with pytest.raises(BadCheckpoint, match=f"{re.escape(str(run.best_checkpoint))}: {reason}"):
         load_run(run)
-    network = load_run(run, fall_back=True)[1]
+    network = load_run(run, fall_back=True).network
     assert not (tmp_path / "marker").exists()
     said = capsys.readouterr().err
     assert re.match(f"{re.escape(str(run.best_checkpoint))}: {reason}", said) and said.count("\n") == 1
@@ -243,3 +244,13 @@ def test_analysis_names_what_it_leaves_out_or_replaces_and_goes_on(run, training
     assert not (tmp_path / "marker").exists()
     assert [path.name for path in output.iterdir() if path.is_dir()] == ["no_regularizer"]
     assert "no_regularizer" in (output / "summary.csv").read_text(encoding="utf-8")
+    numbers = output / "no_regularizer" / "run1" / "metrics.json"
+    assert json.loads(numbers.read_bytes())["checkpoint"] == "last.ckpt"
+    page = (output / "index.html").read_text(encoding="utf-8")
+    assert "no_regularizer: best.ckpt is damaged" in page
+    code_in_a_checkpoint(run.last_checkpoint, tmp_path / "marker")
+    before = numbers.read_bytes()
+    assert analyse_experiments.main([*words, "--experiments", "no_regularizer"]) == 1
+    assert numbers.read_bytes() == before
+    page = (output / "index.html").read_text(encoding="utf-8")
+    assert "no_regularizer, run1: what this page shows of it is older" in page

@@ -3,38 +3,24 @@
 import io
 import math
 import os
-import pkgutil
 import re
-import signal
-import subprocess
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from conftest import (
-    SHORT,
-    active_environment,
-    copy_training,
-    in_shell,
-    make_clone,
-    restored_signals,
-    use_training_folder,
-)
+from conftest import SHORT, in_shell
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
-from tensorboard.summary.writer.record_writer import RecordWriter
+from trained import SMALL, equal, events, steps, train
 
-from training.callbacks import SAVE_EVERY_N_EPOCHS, WholeFilesOnly
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
 from training.train import main
 from utils.experiments import Run, configure, find_experiments
 from utils.files import locked
 from utils.randomness import keyed_generator
+
+pytestmark = pytest.mark.usefixtures("few_event_files")
 
 SCALARS = {
     "score_matching_loss/training",
@@ -45,25 +31,6 @@ SCALARS = {
     "path_kl_in_nats/validation",
     "learning_rate",
 }
-SMALL = ("data.training_set_size=512", "data.validation_set_size=128", "score_viewer.every_n_epochs=1000")
-
-
-@pytest.fixture(autouse=True)
-def few_event_files(monkeypatch):
-    """Their names end with a count within the process and are sorted as text, so a tenth would not come last."""
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
-
-
-def events(folder):
-    """Return what TensorBoard shows of a run: scalars as tag -> [(step, value)], images as tag -> events."""
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
-    tags = accumulator.Tags()
-    scalars = {tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in tags["scalars"]}
-    return scalars, {tag: accumulator.Images(tag) for tag in tags["images"]}
-
-
-def steps(series):
-    return [step for step, _ in series]
 
 
 def snapshot(folder):
@@ -76,17 +43,6 @@ def plain(value):
     if isinstance(value, dict):
         return all(map(plain, value.values()))
     return all(map(plain, value)) if isinstance(value, list) else isinstance(value, (str, int, float, type(None)))
-
-
-def equal(one, other):
-    """Whether two nests of dictionaries, sequences, tensors and numbers are the same, bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one == other
 
 
 def run_sh(clone, *words, cwd=None):
@@ -175,11 +131,6 @@ def test_help_explains(clone):
     assert all(word in done.stdout for word in ("key=value", "--run-name", "--from-scratch", "example:"))
 
 
-def train(*words):
-    """Train in this process; the folder is the one that the fixture `training` makes."""
-    return main(["no_regularizer", *SMALL, *words])
-
-
 @pytest.mark.usefixtures("signals_restored")
 def test_run_from_its_beginning_to_its_end(training, capsys):
     """Started, refused with another configuration, given more epochs, started over; another run beside it."""
@@ -265,169 +216,6 @@ def test_best_checkpoint_is_the_one_with_the_lowest_validation_loss(training):
     best = validation.index(min(validation))
     assert best < 11  # or this would say nothing
     assert torch.load(folder / "checkpoints" / "best.ckpt")["epochs_done"] == best + 1
-
-
-# --- interrupted runs end as others do
-
-LONG = (
-    "max_epochs=60",
-    "data.training_set_size=2048",
-    "scheduler={type: plateau, patience: 1, factor: 0.5}",  # has a state, and the spaces must survive in the command
-    "optimizer.learning_rate=0.01",
-    "score_viewer.every_n_epochs=25",
-    "score_viewer.field_every_n_epochs=1000",
-)
-
-
-def outcome(folder):
-    """Return all that an interruption must not change."""
-    last, best = (torch.load(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt"))
-    scalars, images = events(folder)
-    kept = ("state_dict", "optimizer_states", "lr_schedulers", "epochs_done")
-    pictures = {tag: [(event.step, event.encoded_image_string) for event in images[tag]] for tag in images}
-    return {key: last[key] for key in kept} | {"best": best["state_dict"], "scalars": scalars, "pictures": pictures}
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Where the long runs are: their folder in a copy of the repository."""
-    return make_clone(tmp_path_factory.mktemp("long") / "copy") / "training" / "no_regularizer" / "output"
-
-
-def train_long(runs, name):
-    with pytest.MonkeyPatch.context() as patch:
-        use_training_folder(runs.parent.parent, patch)
-        return main(["no_regularizer", "--run-name", name, *LONG])
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(runs):
-    with restored_signals():
-        assert train_long(runs, "whole") == 0
-    expected = outcome(runs / "whole")
-    assert steps(expected["scalars"][MONITOR]) == [*range(60)]
-    assert [step for step, _ in expected["pictures"]["score_along_the_line"]] == [24, 49]
-    return expected
-
-
-def interrupt(runs, name, number, until, wait=0.0):
-    """Start the long run, and send it a signal once a file is there; return status, output and the time it took."""
-    command = ["bash", str(runs.parent / "run.sh"), "--run-name", name, *LONG]
-    with subprocess.Popen(
-        command, env=active_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        while not (runs / name / "checkpoints" / until).exists():
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.01)
-        time.sleep(wait)
-        began = time.monotonic()
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[0]
-        return process.returncode, said, time.monotonic() - began
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_and_the_command_it_prints_end_in_the_same_weights(runs, uninterrupted, number, status):
-    name = f"stopped_with_{status}"
-    returned, said, seconds = interrupt(runs, name, number, until="best.ckpt")
-    assert returned == status
-    assert "Traceback" not in said
-    assert (
-        seconds < 10
-    )  # 0.5 on an idle machine, but this one may be busy; the epochs below say that it stopped at once
-    message, command = said.splitlines()[-1].split(" To continue: ")
-    epochs = int(message.removeprefix(f"no_regularizer, {name}: stopped after ").removesuffix(" epochs."))
-    assert 1 <= epochs < 60
-    done = in_shell("bash", "-c", command, cwd=runs.parent.parent.parent)
-    assert done.returncode == 0, done.stderr
-    assert f"continues after {epochs} epochs" in done.stdout
-    result = outcome(runs / name)
-    assert [key for key in uninterrupted if not equal(result[key], uninterrupted[key])] == []
-
-
-@pytest.mark.usefixtures("signals_restored")
-def test_killed_run_repeats_exactly_what_was_lost(runs, uninterrupted, capsys):
-    returned, _, _ = interrupt(runs, "killed", signal.SIGKILL, until="last.ckpt", wait=0.1)  # so some epochs are lost
-    assert returned == -signal.SIGKILL
-    assert train_long(runs, "killed") == 0
-    assert "continues after " in capsys.readouterr().out
-    result = outcome(runs / "killed")
-    assert [key for key in uninterrupted if not equal(result[key], uninterrupted[key])] == []
-    assert not [path for path in (runs / "killed").rglob("*") if path.name.startswith(".")]
-
-
-WORDS = ("max_epochs=8", "score_viewer={every_n_epochs: 2}", "optimizer.learning_rate=0.05")
-
-
-@pytest.fixture(scope="module")
-def short_whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch, restored_signals():
-        use_training_folder(copy_training(folder), patch)
-        assert train(*WORDS) == 0
-    return outcome(folder / "training" / "no_regularizer" / "output" / "run1")
-
-
-@pytest.mark.usefixtures("signals_restored")
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "lightning_module.ScoreMatching.on_train_epoch_start",
-        "data_module.ToyData.training_epoch",
-        "lightning_module.ScoreMatching.training_step",
-        "lightning_module.ScoreMatching.validation_step",
-        "lightning_module.ScoreMatching.on_train_epoch_end",
-        "callbacks.ScoreLine.draw",
-        "callbacks.WholeFilesOnly.save_checkpoint",
-    ],
-)
-def test_signal_at_any_moment_changes_nothing_but_the_time(short_whole, training, monkeypatch, moment):
-    owner, name = f"training.{moment}".rsplit(".", 1)
-    original, calls = getattr(pkgutil.resolve_name(owner), name), []
-
-    def raises_a_signal(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(f"{owner}.{name}", raises_a_signal)
-        assert train(*WORDS) == 143
-    assert train(*WORDS) == 0
-    stopped = outcome(training / "no_regularizer" / "output" / "run1")
-    assert [key for key in short_whole if not equal(stopped[key], short_whole[key])] == []
-
-
-@pytest.mark.usefixtures("signals_restored")
-def test_what_a_checkpoint_does_not_repeat_is_on_disk(training, monkeypatch):
-    """Or a run that is killed then has a gap in its curves. A thread writes them, and the disk may be slow."""
-    save, write, found = WholeFilesOnly.save_checkpoint, RecordWriter.write, []
-
-    def look_and_save(self, checkpoint, path, storage_options=None):
-        if Path(path).name == "last.ckpt":
-            found.append((checkpoint["epochs_done"], len(events(Path(path).parent.parent)[0]["learning_rate"])))
-        save(self, checkpoint, path, storage_options)
-
-    def write_slowly(self, data):
-        time.sleep(0.01)
-        write(self, data)
-
-    monkeypatch.setattr(WholeFilesOnly, "save_checkpoint", look_and_save)
-    monkeypatch.setattr(RecordWriter, "write", write_slowly)
-    assert train(f"max_epochs={SAVE_EVERY_N_EPOCHS + 2}") == 0
-    assert found == [(epochs, epochs) for epochs in (SAVE_EVERY_N_EPOCHS, SAVE_EVERY_N_EPOCHS + 2)]
-
-
-def test_ctrl_c_before_the_first_epoch_shows_no_traceback(training, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("training.fitting.fit", interrupted)  # as while Lightning is imported, or data are made
-    try:
-        assert train("max_epochs=2") == 130
-    except KeyboardInterrupt:
-        pytest.fail("KeyboardInterrupt was let through")
 
 
 # --- learning rates

@@ -1,6 +1,7 @@
 """What happens around the training: progress, pictures for TensorBoard, checkpoints, a clean end on a signal."""
 
 import copy
+import io
 import signal
 import sys
 from functools import cached_property
@@ -108,8 +109,10 @@ class WholeFilesOnly(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
         """Write beside the final name, then rename."""
+        content = io.BytesIO()  # torch's own writer does not say why a full disk took no more
+        torch.save(checkpoint, content)
         with replacing(path) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
+            temporary.write_bytes(content.getbuffer())
 
 
 class Curves:

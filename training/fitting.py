@@ -1,7 +1,10 @@
 """The Lightning trainer of a run, put together. Apart from train.py because importing Lightning takes seconds."""
 
+import contextlib
 import logging
+import threading
 import warnings
+from collections.abc import Iterator
 from signal import Signals
 
 import torch
@@ -38,10 +41,21 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> Signals
         use_distributed_sampler=False,
     )
     checkpoint = run.last_checkpoint if epochs_done else None
-    trainer.fit(
-        ScoreMatching(configuration), datamodule=ToyData(configuration), ckpt_path=checkpoint, weights_only=True
-    )
+    module, data = ScoreMatching(configuration), ToyData(configuration)
+    with disk_errors_once():
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return stop.received
+
+
+@contextlib.contextmanager
+def disk_errors_once() -> Iterator[None]:
+    """Print no traceback of TensorBoard's writing thread for a full disk: the training raises the same error."""
+    before = threading.excepthook
+    threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else before(thread)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _callbacks(run: Run, configuration: Configuration) -> list:

@@ -139,7 +139,11 @@ def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str
     configuration.write(run.configuration_file)
     if not run.sweep:  # hundreds of runs would overwrite each other's there
         configuration.write(run.folder.parent.parent / "config.yaml")
-    interrupted = fitting.fit(run, configuration, epochs_done)
+    try:
+        interrupted = fitting.fit(run, configuration, epochs_done)
+    except OSError as error:
+        text = "The training stopped; once that is mended, the same command goes on from the last checkpoint"
+        raise UserError(f"{run.folder}: {error.strerror or error}. {text}.") from error
     last = read_state(run)
     reason = finished(last, configuration)
     if interrupted and not reason:

@@ -94,12 +94,12 @@ class Result(NamedTuple):
 
 def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False) -> Result:
     """Write everything about one run under output/<experiment>/<run>/ and return its numbers and samples."""
-    configuration, network = load_run(run, fall_back=True)
+    configuration, network, checkpoint = load_run(run, fall_back=True)
     title = run.experiment if run.name == "run1" else f"{run.experiment}, {run.name}"
     print(title)
     torch.set_num_threads(1)
     clock = Clock()
-    folder = output / run.experiment / run.name.replace("/", ",")  # a run of a sweep is called sweep/tag
+    folder = folder_of(run, output)
     states = sampling.draw(network, configuration)
     check_finite(states, run)
     clock.lap("sampling")
@@ -122,6 +122,7 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
         "experiment": run.experiment,
         "run": run.name,
         "oracle": configuration.is_oracle,
+        "checkpoint": checkpoint and checkpoint.name,  # last.ckpt where best.ckpt is damaged
         "seed": sampling.seed,
         "code_version": code_version(),
         "sampling": asdict(sampling),
@@ -137,6 +138,11 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
     with replacing(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return Result(title, configuration, report, x)
+
+
+def folder_of(run: Run, output: Path) -> Path:
+    """Return where the analysis of a run is written; a run of a sweep is called sweep/tag, and gets one folder."""
+    return output / run.experiment / run.name.replace("/", ",")
 
 
 def check_finite(states: Mapping[float, Tensor], run: Run) -> None:

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import torch
 import yaml
@@ -298,9 +298,6 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
         key, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(rf"\w+(\.\w+){{0,{MOST_LEVELS}}}", key):
             raise UserError(f"{origin}: {_on_a_line(pair)}: should be key=value, for example regularizer.weight=1e-3")
-        if key in seen:
-            raise UserError(f"{origin}: {_on_a_line(key)}: given twice")
-        seen.add(key)
         try:
             _check_yaml(value)
             given = OmegaConf.to_container(OmegaConf.from_dotlist([pair]), resolve=False)
@@ -308,7 +305,12 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
             raise UserError(f"{origin}: {_on_a_line(key)}: {error.problem}") from error
         except (yaml.YAMLError, OmegaConfBaseException, UnicodeError) as error:
             raise UserError(f"{origin}: {_on_a_line(pair)}: the value is not valid YAML") from error
-        layer = _merge(layer, _with_words_as_keys(given))
+        given = _with_words_as_keys(given)
+        for leaf in flat(given):  # also where one is written as a={b: 1}, the other as a.b=1
+            if any(f"{leaf}.".startswith(f"{other}.") or f"{other}.".startswith(f"{leaf}.") for other in seen):
+                raise UserError(f"{origin}: {_on_a_line(leaf)}: given twice")
+        seen.update(flat(given))
+        layer = _merge(layer, given)
     return layer
 
 
@@ -491,14 +493,22 @@ def network_of(checkpoint: dict[str, Any], path: Path, configuration: Configurat
     return network
 
 
-def load_run(run: Run, fall_back: bool = False) -> tuple[Configuration, ScoreNetwork]:
-    """Return a run's configuration and the network of its best checkpoint; raises UserError where there is none.
+class Loaded(NamedTuple):
+    """A run's configuration, its network in evaluation mode, and the checkpoint that this is from, if any."""
+
+    configuration: Configuration
+    network: ScoreNetwork
+    checkpoint: Path | None
+
+
+def load_run(run: Run, fall_back: bool = False) -> Loaded:
+    """Return a run with the network of its best checkpoint; raises UserError where there is none.
 
     Where the best one is damaged and the last one is whole, `fall_back` takes the last one, and says so.
     """
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
-        return configuration, configuration.build_truth().eval()
+        return Loaded(configuration, configuration.build_truth().eval(), None)
     if not run.best_checkpoint.exists():
         raise UserError(f"{run.experiment}, {run.name}: not trained yet; train it with: {run.command}")
     configuration = read_configuration(run.configuration_file)
@@ -518,7 +528,7 @@ def load_run(run: Run, fall_back: bool = False) -> tuple[Configuration, ScoreNet
     for name, weights in network.named_parameters():
         if not torch.isfinite(weights).all():
             raise UserError(f"{path}: the weights {name} are infinite or not a number")
-    return configuration, network.eval()
+    return Loaded(configuration, network.eval(), path)
 
 
 def load_score_network(experiment_name: str, run_name: str = "run1") -> ScoreNetwork:
@@ -526,4 +536,4 @@ def load_score_network(experiment_name: str, run_name: str = "run1") -> ScoreNet
 
     "analytical" is the exact score of base_config.yaml and needs no run. Raises UserError where there is no run.
     """
-    return load_run(Run(experiment_name, run_name))[1]
+    return load_run(Run(experiment_name, run_name)).network

@@ -99,6 +99,7 @@ class Entry(_Read):
     run: str
     oracle: bool = False
     code_version: str = "unknown"
+    checkpoint: str | None = None
     sampling: dict[str, Any] = {}
     network_evaluations_per_sample: int | None = None
     wall_clock_seconds: float | dict[str, float] | None = None  # by part, with their total
@@ -180,8 +181,10 @@ class Picture:
     caption: str
 
 
-def write_report(output: Path) -> Path:
+def write_report(output: Path, notes: Iterable[str] = ()) -> Path:
     """Write output/index.html about every output/<experiment>/<run>/metrics.json and return its path.
+
+    Notes are what else a reader should know first, in sentences.
 
     The sweeps are those of output/sweeps/<name>/table.json. Files that cannot be read are named on the page and on the
     standard error stream.
@@ -189,6 +192,8 @@ def write_report(output: Path) -> Path:
     problems: list[str] = []
     entries, sweeps = read_entries(output, problems), read_sweeps(output, problems)
     names = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
+    damaged = [entry.label for entry in entries if entry.checkpoint not in (None, "best.ckpt")]
+    notes = [*notes, *(f"{label}: best.ckpt is damaged, these are the weights of the last epoch" for label in damaged)]
     headline = [name for name in HEADLINE if name in names] or names[: len(HEADLINE)]
     page = (
         _environment()
@@ -205,6 +210,7 @@ def write_report(output: Path) -> Path:
             sampling=_grouped((entry.settings, entry.label) for entry in entries),
             versions=_grouped((entry.code_version, entry.label) for entry in entries),
             sweeps=sweeps,
+            notes=notes,
             problems=problems,
             style=Markup((PAGE / "style.css").read_text(encoding="utf-8")),
             script=Markup((PAGE / "script.js").read_text(encoding="utf-8")),

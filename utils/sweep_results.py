@@ -103,7 +103,7 @@ def _words(settings):
 def row_of(run: Run, sampling: Sampling) -> dict[str, object]:
     """Return the row of a finished run: it is sampled and judged, on one thread."""
     torch.set_num_threads(1)
-    configuration, network = load_run(run)
+    configuration, network, _ = load_run(run)
     states = sampling.draw(network, configuration)
     check_finite(states, run)
     report = evaluate(network, configuration, states, sampling.seed)

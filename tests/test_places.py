@@ -1,0 +1,68 @@
+"""Where the commands run: without a home, a language or a display; in a clone that cannot be written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import SHORT, active_environment, make_clone, mounted
+
+QUICK = ("--number-of-samples", "200", "--time-steps", "5")
+
+
+def analyse(clone, *words, **variables):
+    command = [sys.executable, "analyse_experiments.py", *QUICK, *words]
+    return subprocess.run(command, cwd=clone, env=variables or active_environment(), capture_output=True, text=True)
+
+
+def test_no_home_no_language_no_display(clone, tmp_path):
+    """The clone's path has a space and a letter beyond ASCII."""
+    bare = {"PATH": active_environment()["PATH"], "VIRTUAL_ENV": sys.prefix, "LC_ALL": "C", "HOME": "/dev/null"}
+    copy = make_clone(tmp_path / "autre cloné")
+    command = ["bash", "training/no_regularizer/run.sh", *SHORT]
+    trained = subprocess.run(command, cwd=copy, env=bare, capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
+    done = analyse(copy, "--experiments", "no_regularizer", **bare)
+    assert done.returncode == 0, done.stderr
+    assert (copy / "generated_artifacts" / "no_regularizer" / "run1" / "score_field.mp4").exists()
+    wrong = analyse(copy, "--experiments", "nö", **bare)
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    assert wrong.stderr.splitlines()[-1].startswith("no experiment is called")
+
+
+def test_clone_that_cannot_be_written_is_analysed_elsewhere(clone, tmp_path):
+    with mounted(tmp_path / "read only", "-o", "bind,ro", str(clone)) as frozen:
+        command = ["bash", str(frozen / "training" / "no_regularizer" / "run.sh"), "--run-name", "other"]
+        refused = subprocess.run(command, env=active_environment(), cwd="/", capture_output=True, text=True)
+        assert refused.returncode == 2
+        assert refused.stderr.splitlines()[-1].endswith("Read-only file system")
+        assert "Traceback" not in refused.stderr
+        here = analyse(frozen, "--experiments", "analytical")
+        assert here.returncode == 2 and here.stderr.splitlines()[-1].endswith("Read-only file system")
+        there = analyse(frozen, "--experiments", "no_regularizer", "--output-dir", str(tmp_path / "out"))
+        assert there.returncode == 0, there.stderr
+    assert (tmp_path / "out" / "no_regularizer" / "run1" / "metrics.json").exists()
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_disk_that_is_full_ends_the_analysis_in_a_line(clone, tmp_path):
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=200k", "tmpfs") as small:
+        done = analyse(clone, "--experiments", "analytical", "--output-dir", str(small))
+        assert done.returncode == 2
+        last_line = done.stderr.replace("\r", "\n").splitlines()[-1]
+        assert str(small) in last_line and "No space left on device" in last_line
+        assert "Traceback" not in done.stderr
+        assert not [path for path in small.rglob("*") if path.name.startswith(".")]
+
+
+def test_check_dependencies_asks_about_every_list_and_fails_where_one_fails(tmp_path):
+    asked, audit = tmp_path / "asked", tmp_path / "pip-audit"
+    audit.write_text(f'#!/usr/bin/env bash\necho "$@" >> "{asked}"\n[[ "$*" != *requirements-dev* ]]\n')
+    audit.chmod(0o755)
+    root = Path(__file__).parent.parent
+    variables = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["bash", str(root / "check_dependencies.sh")]
+    assert subprocess.run(command, env=variables, capture_output=True).returncode == 1
+    lists = sorted(path.name for path in root.glob("requirements*.txt"))
+    assert [Path(line.split()[-1]).name for line in asked.read_text().splitlines()] == lists
+    assert all("--strict" in line for line in asked.read_text().splitlines())

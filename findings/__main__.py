@@ -12,6 +12,7 @@ from utils.files import replacing
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
+COST = 1.8  # of an epoch with the Fokker-Planck penalty or with consistency, in plain ones; see benchmarks/README.md
 
 
 class Findings:
@@ -21,40 +22,62 @@ class Findings:
         self.rows = sweep_results.read_results(path)
         self.groups = sweep_results.groups(self.rows)
 
-    def of(self, sweep: str, **facts: object) -> list[sweep_results.Group]:
-        """Return the groups of a sweep with these attributes, for example regime or experiment."""
-        chosen = [group for group in self.groups if group.sweep == sweep]
+    def of(self, *sweeps: str, **facts: object) -> list[sweep_results.Group]:
+        """Return the groups of some sweeps with these attributes, for example regime or experiment."""
+        chosen = [group for group in self.groups if group.sweep in sweeps]
         return [group for group in chosen if all(getattr(group, key) == value for key, value in facts.items())]
 
-    def tables(self, sweep: str) -> str:
-        """Return a table for each regime of a sweep, under its name."""
+    def one(self, *sweeps: str, **facts: object) -> sweep_results.Group:
+        """Return the one group with these attributes; raises ValueError where there is none, or another."""
+        (group,) = self.of(*sweeps, **facts)
+        return group
+
+    def tables(self, *sweeps: str) -> str:
+        """Return a table for each regime of some sweeps, under its name."""
         parts = []
-        for regime in dict.fromkeys(group.regime for group in self.of(sweep)):
-            parts.append(
-                f"`{regime or 'the shipped settings'}`\n\n{sweep_report.markdown(self.of(sweep, regime=regime))}"
-            )
+        for regime in sorted({group.regime for group in self.of(*sweeps)}, key=lambda regime: (len(regime), regime)):
+            found = self.of(*sweeps, regime=regime)
+            parts.append(f"`{sweep_report.regime_title(regime)}`\n\n{sweep_report.markdown(found)}")
         return "\n\n".join(parts)
 
-    def significant(self, sweep: str, metric: str, sign: int, oracle: bool = False) -> str:
-        """Return the trainings whose paired difference in a metric is significant and of this sign, with its number."""
-        factor = sweep_report.SHOWN[metric][1]
-        found = []
-        for group in self.of(sweep, oracle=oracle):
-            difference = group.differences.get(metric)
-            if difference is not None and difference.is_significant and difference.value * sign > 0:
-                text = sweep_report.difference_text(difference, factor).removesuffix(" *")
-                found.append(f"{group.title} ({text})")
-        return "; ".join(found) or "none"
-
-    def number(self, sweep: str, metric: str, **facts: object) -> str:
-        """Return the mean and interval of a metric of the one group with these attributes."""
-        (group,) = self.of(sweep, **facts)
+    def number(self, metric: str, group: sweep_results.Group) -> str:
+        """Return the mean and interval of a metric."""
         return sweep_report.mean_text(group.means[metric], sweep_report.SHOWN[metric][1])
 
-    def failed(self, sweep: str, seeds: int) -> str:
+    def difference(self, metric: str, group: sweep_results.Group, baseline: sweep_results.Group | None = None) -> str:
+        """Return the paired difference of a metric to the same training without a regularizer, or to another one."""
+        found = group.differences if baseline is None else group.differences_to(baseline)
+        return sweep_report.difference_text(found[metric], sweep_report.SHOWN[metric][1])
+
+    def significant(self, metric: str, sign: int, *sweeps: str, **facts: object) -> str:
+        """Return the trainings whose paired difference in a metric is significant and of this sign, with its number."""
+        found = []
+        for group in self.of(*sweeps, **facts):
+            difference = group.differences.get(metric)
+            if difference is not None and difference.is_significant and difference.value * sign > 0:
+                found.append(f"{group.title} ({self.difference(metric, group).removesuffix(' *')})")
+        return "; ".join(found) or "none"
+
+    def failed(self, seeds: int) -> str:
         """Return the trainings of which fewer than so many seeds have a result: the others diverged."""
-        few = [(group, max(mean.seeds for mean in group.means.values())) for group in self.of(sweep)]
+        few = [(group, max(mean.seeds for mean in group.means.values())) for group in self.groups]
         return "; ".join(f"{group.title}: {n} of {seeds}" for group, n in few if n < seeds) or "none"
+
+    def equal_cost(self) -> str:
+        """Return a table of the trainings with a regularizer, each beside the baseline of COST times as many epochs."""
+        metrics = ("path_kl", "stray_fraction")
+        headings = ["training", "epochs", "baseline's epochs"]
+        headings += [text for metric in metrics for text in (sweep_report.SHOWN[metric][0], "baseline", "difference")]
+        lines = [headings, ["---"] * len(headings)]
+        for group in self.of("weights", "long", oracle=False):
+            more = group.regime.replace(f"max_epochs={group.epochs}", f"max_epochs={round(COST * group.epochs)}")
+            for longer in self.of("long", regime=more, weight=None) if group.weight is not None else ():
+                line = [group.title, str(group.epochs), str(longer.epochs)]
+                for metric in metrics:
+                    numbers = [self.number(metric, of) for of in (group, longer)]
+                    line += [*numbers, self.difference(metric, group, longer)]
+                lines.append(line)
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,12 @@ SHOWN = {  # metric -> heading and factor of the tables
 }
 PAIRED = ("path_kl", "stray_fraction")  # those whose paired difference is shown as well
 PANES = ("path_kl", "stray_fraction", "residual_score_fpe_noised", "consistency_excess_noised")
+
+
+def regime_title(regime: str) -> str:
+    """Return what a regime is called in a table: without what the plateau schedule has and another one has not."""
+    settings = [words for words in regime.split(", ") if not re.fullmatch(r"scheduler\.\w+=null", words)]
+    return ", ".join(settings) or "the shipped settings"
 
 
 def headings() -> list[str]:
@@ -83,7 +90,7 @@ def plain(groups: Sequence[Group]) -> str:
     for regime in dict.fromkeys(group.regime for group in groups):
         table = [headings(), *(cells(group) for group in groups if group.regime == regime)]
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines += ["", regime or "the shipped settings"]
+        lines += ["", regime_title(regime)]
         lines += [
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
         ]
@@ -110,7 +117,7 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         "title": title,
         "headings": headings(),
         "regimes": {
-            regime or "the shipped settings": [cells(group) for group in groups if group.regime == regime]
+            regime_title(regime): [cells(group) for group in groups if group.regime == regime]
             for regime in dict.fromkeys(group.regime for group in groups)
         },
     }
@@ -157,4 +164,4 @@ def weights_figure(groups: Sequence[Group], regime: str) -> figures.Figure | Non
         for metric in PANES
         if any(metric in group.means for found in curves.values() for group in found)
     }
-    return comparison_figures.weights_figure(panes, regime or "Shipped settings")
+    return comparison_figures.weights_figure(panes, regime_title(regime))

@@ -176,8 +176,10 @@ class Group:
     setting: str
     weight: float | None
     oracle: bool
+    epochs: int  # the most that a run took
     means: Mapping[str, Mean]
     differences: Mapping[str, Difference]  # to the same training without regularizer, on the seeds that both have
+    runs: Mapping[str, Mapping[str, str]]  # seed -> row
 
     @property
     def title(self) -> str:
@@ -191,6 +193,10 @@ class Group:
         ]
         return ", ".join(filter(None, words))
 
+    def differences_to(self, baseline: "Group") -> dict[str, Difference]:
+        """Return the difference of every metric to another group, on the seeds that both have; nothing without any."""
+        return _differences(self.runs, baseline.runs)
+
 
 def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
     """Return what the rows say over seeds: without regularizer first, then by experiment, setting and weight."""
@@ -201,15 +207,7 @@ def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
     for name, by_seed in by_group.items():
         first = next(iter(by_seed.values()))
         baseline = by_group.get(first["baseline"], {}) if first["baseline"] != name else {}
-        shared = [seed for seed in by_seed if seed in baseline]
-        means, differences = {}, {}
-        for metric in METRICS:
-            values = [_number(row[metric]) for row in by_seed.values()]
-            if not all(map(math.isnan, values)):
-                means[metric] = mean_over_seeds(values)
-            if shared:
-                pairs = ([_number(source[seed][metric]) for seed in shared] for source in (by_seed, baseline))
-                differences[metric] = paired_difference(*pairs)
+        values = {metric: [_number(row[metric]) for row in by_seed.values()] for metric in METRICS}
         found.append(
             Group(
                 sweep=first["sweep"],
@@ -218,11 +216,23 @@ def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
                 setting=first["setting"],
                 weight=float(first["weight"]) if first["weight"] else None,
                 oracle=first["oracle"] == "True",
-                means=means,
-                differences=differences,
+                epochs=max(int(row["epochs"]) for row in by_seed.values()),
+                means={metric: mean_over_seeds(v) for metric, v in values.items() if not all(map(math.isnan, v))},
+                differences=_differences(by_seed, baseline),
+                runs=by_seed,
             )
         )
     return sorted(found, key=lambda g: (g.weight is not None, g.experiment, g.setting, g.weight or 0))
+
+
+def _differences(by_seed, baseline):
+    if not (shared := [seed for seed in by_seed if seed in baseline]):
+        return {}
+
+    def values(source, metric):
+        return [_number(source[seed][metric]) for seed in shared]
+
+    return {metric: paired_difference(values(by_seed, metric), values(baseline, metric)) for metric in METRICS}
 
 
 def _number(text: str) -> float:

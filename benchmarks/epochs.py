@@ -1,28 +1,32 @@
 """An epoch of training, as a user gets it from run.sh, beside an epoch of a loop written by hand.
 
-The durations of run.sh's epochs are read off the times in its own event files, so nothing is added to what is measured.
+All trainings are there at once, and one after the other goes on for some epochs while the others are stopped
+(SIGSTOP): so what else the machine does meets all alike. That an epoch has ended is read off the rows of a run's own
+curves.csv, so nothing is added to what is measured.
 """
 
+import contextlib
+import itertools
+import os
+import signal
 import subprocess
 import time
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.lightning_module import MONITOR
 from utils.experiments import configure
 from utils.torus import displacement, wrap, wrapped_normal_score
 
 WINDOW = 10  # epochs: one line picture, one last.ckpt and, at the beginning of a training, nearly ten best.ckpt
-WINDOWS = 6
-REPEATS = 2
+ROUNDS = 10
+BY_HAND = "by hand"
 RUNS = {  # row -> experiment and overrides; the field is drawn every 50 epochs, too rarely for a window
     "no_regularizer, line figure every 10 epochs": ("no_regularizer",),
     "no_regularizer, line figure every epoch": ("no_regularizer", "score_viewer.every_n_epochs=1"),
-    "no_regularizer, no figure": ("no_regularizer", "score_viewer.every_n_epochs=1000"),
+    "no_regularizer, no figure": ("no_regularizer", "score_viewer.every_n_epochs=100000"),
     "analytical_regression_regularizer": ("analytical_regression_regularizer",),
     "fokker_planck_regularizer": ("fokker_planck_regularizer",),
     "consistency_regularizer": ("consistency_regularizer",),
@@ -30,35 +34,69 @@ RUNS = {  # row -> experiment and overrides; the field is drawn every 50 epochs,
 }
 
 
-def seconds_an_epoch(clone: Path, repeats: int = REPEATS) -> dict[str, float]:
-    """Return the median duration of an epoch of "by hand" and of each of RUNS, trained in turn in a clone."""
-    durations: dict[str, list[float]] = {"by hand": []} | {row: [] for row in RUNS}
-    for _ in range(repeats):
-        durations["by hand"] += windows(by_hand((1 + WINDOWS) * WINDOW + 1))
-        for row, (experiment, *overrides) in RUNS.items():
-            durations[row] += windows(by_run_sh(clone, experiment, *overrides))
-    return {row: median(values) for row, values in durations.items()}
+def seconds_an_epoch(clone: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Return the duration of an epoch of "by hand" and of each of RUNS, trained in a clone, in each round."""
+    with contextlib.ExitStack() as stack:
+        trainings = {BY_HAND: by_hand()}
+        for number, (row, (experiment, *overrides)) in enumerate(RUNS.items()):
+            training = by_run_sh(clone, f"benchmark{number}", experiment, *overrides)
+            trainings[row] = stack.enter_context(contextlib.closing(training))
+            next(training)  # a warm-up, before the others are started
+        durations: dict[str, list[float]] = {row: [] for row in trainings}
+        for _ in range(rounds):
+            for row, training in trainings.items():
+                durations[row].append(next(training))
+    return durations
 
 
-def windows(times: list[float]) -> list[float]:
-    """Return the mean duration of an epoch in each window, from the times at which epochs ended; the first is left out
-    as a warm-up."""
-    ends = times[WINDOW::WINDOW]
-    return [(after - before) / WINDOW for before, after in pairwise(ends)]
+def ratio(durations: dict[str, list[float]], row: str, other: str) -> float:
+    """Return the median over rounds of one row's duration in units of another's."""
+    return median(a / b for a, b in zip(durations[row], durations[other], strict=True))
 
 
-def by_run_sh(clone: Path, experiment: str, *overrides: str) -> list[float]:
-    """Train a new run of an experiment by run.sh; return the times at which its epochs ended."""
-    command = ["bash", str(clone / "training" / experiment / "run.sh"), "--run-name", "benchmark", "--from-scratch"]
-    settings = [f"max_epochs={(1 + WINDOWS) * WINDOW + 1}", "score_viewer.field_every_n_epochs=1000", *overrides]
-    subprocess.run([*command, *settings], check=True, capture_output=True)
-    events = EventAccumulator(str(clone / "training" / experiment / "output" / "benchmark"))
-    events.Reload()
-    return [event.wall_time for event in events.Scalars(MONITOR)]
+def by_run_sh(clone: Path, name: str, experiment: str, *overrides: str) -> Iterator[float]:
+    """Train a run by run.sh; yield the seconds of an epoch in each window. It is stopped while nobody asks for another.
+
+    Raises RuntimeError, with what it said, where the training ends.
+    """
+    output = clone / "training" / experiment / "output"
+    curves, log = output / name / "curves.csv", output / f"{name}.log"
+    output.mkdir(exist_ok=True)
+    command = ["bash", str(output.parent / "run.sh"), "--run-name", name, "max_epochs=100000", *overrides]
+    command.append("score_viewer.field_every_n_epochs=100000")
+    with log.open("wb") as file:  # in a process group of its own, so that it can be stopped as a whole
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+
+    def end_of(epoch):
+        while not curves.exists() or curves.read_bytes().count(b"\n") <= epoch:  # its first line is a heading
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text(errors="replace"))
+            time.sleep(0.001)
+        return time.perf_counter()
+
+    try:
+        for epoch in itertools.count(1, WINDOW + 1):  # the first of a window may have been interrupted
+            began = end_of(epoch)
+            seconds = (end_of(epoch + WINDOW) - began) / WINDOW
+            os.killpg(process.pid, signal.SIGSTOP)
+            yield seconds
+            os.killpg(process.pid, signal.SIGCONT)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def by_hand(epochs: int) -> list[float]:
-    """Train no_regularizer as in a short script; return the times at which the epochs ended.
+def by_hand() -> Iterator[float]:
+    """Train no_regularizer by hand; yield the seconds of an epoch in each window."""
+    epochs = epochs_by_hand()
+    while True:
+        times = [next(epochs) for _ in range(WINDOW + 1)]
+        yield (times[-1] - times[0]) / WINDOW
+
+
+def epochs_by_hand() -> Iterator[float]:
+    """Train no_regularizer as in a short script; yield the time when each epoch has ended.
 
     The same network, fresh noise, batches, fused optimizer, scheduler, validation pass and choice of the best weights.
     What surrounds them is left out: pictures, checkpoints on disk, curves, progress, signals, resuming.
@@ -78,8 +116,8 @@ def by_hand(epochs: int) -> list[float]:
 
     data = problem.sample(settings.training_set_size, generator)
     validation = noised(problem.sample(settings.validation_set_size, generator))
-    best, weights, ends = float("inf"), {}, []
-    for _ in range(epochs):
+    best: tuple[float, dict] = float("inf"), {}
+    while True:
         epoch = noised(data[torch.randperm(len(data), generator=generator)])
         for x, t, target in zip(*(tensor.split(settings.batch_size) for tensor in epoch), strict=True):
             loss = (network(x, t) - target).square().mean()
@@ -90,8 +128,6 @@ def by_hand(epochs: int) -> list[float]:
             x, t, target = validation
             loss = (network(x, t) - target).square().mean().item()
         scheduler.step(loss)
-        if loss < best:
-            best, weights = loss, {name: weight.clone() for name, weight in network.state_dict().items()}
-        ends.append(time.time())
-    assert weights
-    return ends
+        if loss < best[0]:
+            best = loss, {name: weight.clone() for name, weight in network.state_dict().items()}
+        yield time.perf_counter()

@@ -123,7 +123,7 @@ def test_video_is_what_browsers_play(analysed, experiment):
     assert top_level_boxes(path).index("moov") < top_level_boxes(path).index("mdat")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-stats", "-i", str(path), "-f", "null", "-"]
     decoding = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    assert re.findall(r"frame=\s*(\d+)", decoding)[-1] == "61"
+    assert re.findall(r"frame=\s*(\d+)", decoding)[-1] == "51"
 
 
 # --- options, in this process
@@ -175,7 +175,7 @@ def test_help_explains_without_importing_torch():
 
 def test_frames_are_kept_where_that_is_asked_for(tmp_path, monkeypatch):
     configuration, network, _ = load_run(analysis.Run("analytical"))
-    monkeypatch.setattr(analysis, "VIDEO_FRAMES", 3)  # 61 take their time, and the length of the video is tested above
+    monkeypatch.setattr(analysis, "VIDEO_FRAMES", 3)  # 51 take their time, and the length of the video is tested above
     for keep, names in ((False, set()), (True, {f"frame_{i:03d}.png" for i in range(3)})):
         analysis.draw_video(network, configuration, "title", tmp_path / str(keep), keep_frames=keep)
         assert {path.name for path in (tmp_path / str(keep)).glob("frames/*")} == names

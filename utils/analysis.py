@@ -29,7 +29,7 @@ from utils.score_networks import ScoreNetwork
 from utils.videos import write_video
 
 CHUNK = 2_000  # samples carried together: larger ones leave the processor's cache and take half as long again
-VIDEO_FRAMES = 61
+VIDEO_FRAMES = 51  # one for every 0.02 of t
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
 STOPS = 11  # times along the sampler, both ends included, at which the samples' law is compared with the exact one

@@ -2,7 +2,7 @@
 
 Configurations are flattened here: component i of N and component k of x run over atom x dimension. Two ways agree:
 
-- by automatic differentiation (torch.func), for any network;
+- by automatic differentiation, for any network;
 - by propagating the value and its derivatives forward through the perceptron, layer by layer (Li et al. 2024, "forward
   Laplacian"): a linear layer acts on all channels alike, and y = phi(a) has
 
@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.func import jacrev, jvp, vmap
 
 from utils.score_networks import MLPScoreNetwork, ScoreNetwork
 
@@ -41,32 +40,42 @@ def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True)
 def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return N, like x, and its exact divergence sum_k d_k N_k, (batch,), by reverse mode from each component.
 
-    Both come without a graph. Not by torch.func, whose first call imports a compiler, for a second or more.
+    Both come without a graph.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = network(x, t)
-        sums = value.flatten(1).sum(0)  # a point's N depends on no other point
-        rows = [torch.autograd.grad(one, x, retain_graph=True)[0].flatten(1) for one in sums]
-    return value.detach(), sum(row[:, k] for k, row in enumerate(rows))
+        jacobian = _slopes(value.flatten(1), x, retain_graph=True)
+    return value.detach(), jacobian.diagonal(dim1=1, dim2=2).sum(-1)
 
 
 def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
     """Return the derivatives of any network, by reverse mode over reverse mode; the mixed ones come for nothing."""
+    learning = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
+        value = network(x, t).flatten(1)
+        jacobian = _slopes(value, x, create_graph=True)
+        time = _slopes(value, t, create_graph=True)[..., 0]
+        hessian = _slopes(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
+    hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
+    laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
+    found = Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
+    return found if learning else Derivatives(*(tensor if tensor is None else tensor.detach() for tensor in found))
 
-    def single(x, t):
-        return network(x.unflatten(0, shape)[None], t[None])[0].flatten()
 
-    shape, x = x.shape[1:], x.flatten(1)
-    time = jvp(lambda t: network(x.unflatten(1, shape), t), (t,), (torch.ones_like(t),))[1].flatten(1)
-    hessian = vmap(jacrev(jacrev(single)))(x, t)  # (batch, i, k, l)
-    return Derivatives(
-        value=vmap(single)(x, t),
-        time=time,
-        jacobian=vmap(jacrev(single))(x, t),
-        laplacian=hessian.diagonal(dim1=2, dim2=3).sum(-1),
-        grad_divergence=hessian.diagonal(dim1=1, dim2=2).sum(-1) if mixed else None,
-    )
+def _slopes(fields: Tensor, of: Tensor, **options: bool) -> Tensor:
+    """Return the derivatives of (batch, field) by each component of the same point, (batch, field, component).
+
+    Not by torch.func, whose first call imports a compiler, for a second or more.
+    """
+
+    def slope(one):
+        if not one.requires_grad:  # a constant
+            return torch.zeros_like(of).view(len(of), -1)
+        return torch.autograd.grad(one, of, materialize_grads=True, **options)[0].view(len(of), -1)
+
+    return torch.stack([slope(one) for one in fields.sum(0)], 1)  # no point's field depends on another point
 
 
 def by_forward_propagation(network: MLPScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:

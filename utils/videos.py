@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.files import replacing
 
-FRAMES_PER_SECOND = 10  # so that 61 frames take six seconds
+FRAMES_PER_SECOND = 10  # so that 51 frames take five seconds
 
 
 class VideoError(RuntimeError):

@@ -80,6 +80,14 @@ def test_line_redrawn_is_the_line_drawn_anew(shaped, schedule):
     assert redrawn == used.png(0.8 * exact, "now")
 
 
+def test_few_colours_are_enough_for_lines(shaped, schedule):
+    """A model other than that of which the colours were chosen: no pixel is far off, and nearly none is off at all."""
+    line, exact = line_figure(shaped, schedule)
+    model = 3 * np.roll(exact, 7, axis=1)
+    off = np.abs(opened(line.png(model, "287 epochs")).astype(int) - line.pixels(model, "287 epochs")[..., :3]).max(-1)
+    assert off.max() < 40 and (off > 8).mean() < 0.005
+
+
 def test_field_redrawn_is_the_field_drawn_anew(shaped, schedule):
     network, t = make_network(schedule, shaped.shape), [torch.tensor(v) for v in (0.0, 0.4, 1.0)]
     truth, (field, used) = AnalyticalScoreNetwork(shaped, schedule), field_figure(shaped, schedule)

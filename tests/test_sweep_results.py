@@ -130,6 +130,17 @@ def test_groups_are_paired_with_the_same_training_without_regularizer(rows):
         assert group.title == f"fokker planck, weight {weight:g}"
 
 
+def test_other_seeds_in_another_sweep_make_a_group_of_their_own_with_the_same_baselines(rows, tmp_path, pool):
+    for seed in (3, 4):
+        train("no_regularizer", "again", f"seed={seed}")
+        train("fokker_planck_regularizer", "more", "regularizer.weight=0.5", f"seed={seed}")
+    path = tmp_path / "results.csv"
+    collected([*find_runs("again"), *find_runs("more")], path, pool)
+    groups = [g for g in sweep_results.groups(sweep_results.read_results(path)) if g.weight == 0.5]
+    assert {group.sweep: group.differences["path_kl"].seeds for group in groups} == {"idea": 3, "more": 2}
+    assert {group.sweep: [*group.runs] for group in groups} == {"idea": ["0", "1", "2"], "more": ["3", "4"]}
+
+
 def test_report_of_a_sweep_has_every_group_and_the_page_shows_it(rows, tmp_path):
     groups = sweep_results.groups(rows)
     folder = tmp_path / "artifacts" / "sweeps" / "idea"

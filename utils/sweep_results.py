@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def collect(runs: Iterable[Run], path: Path, sampling: Sampling, pool: Executor)
 
 @dataclass(frozen=True)
 class Group:
-    """The runs that differ in the seed alone."""
+    """The runs of a sweep that differ in the seed alone."""
 
     sweep: str
     experiment: str
@@ -199,14 +200,17 @@ class Group:
 
 
 def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
-    """Return what the rows say over seeds: without regularizer first, then by experiment, setting and weight."""
-    by_group: dict[str, dict[str, Mapping[str, str]]] = {}
+    """Return what the rows say over seeds: without regularizer first, then by experiment, setting and weight.
+
+    The same training in two sweeps, on other seeds, makes two groups; a baseline may come from any sweep.
+    """
+    of_sweep, anywhere = defaultdict(dict), defaultdict(dict)
     for row in rows:
-        by_group.setdefault(row["group"], {})[row["seed"]] = row
+        of_sweep[row["sweep"], row["group"]][row["seed"]] = anywhere[row["group"]][row["seed"]] = row
     found = []
-    for name, by_seed in by_group.items():
+    for (_, name), by_seed in of_sweep.items():
         first = next(iter(by_seed.values()))
-        baseline = by_group.get(first["baseline"], {}) if first["baseline"] != name else {}
+        baseline = anywhere[first["baseline"]] if first["baseline"] != name else {}
         values = {metric: [_number(row[metric]) for row in by_seed.values()] for metric in METRICS}
         found.append(
             Group(

@@ -7,12 +7,20 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from utils import figures, sweep_report, sweep_results
+from utils import comparison_figures, figures, sweep_report, sweep_results
 from utils.files import replacing
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
 COST = 1.8  # of an epoch with the Fokker-Planck penalty or with consistency, in plain ones; see benchmarks/README.md
+SECTIONS = {  # sweep -> what a figure calls it
+    "shipped": "as shipped, seeds 0 to 4",
+    "confirm": "as shipped, seeds 5 to 24",
+    "around": "as shipped, other weights",
+    "long": "cosine schedule, 1,000 epochs",
+    "variants": "cosine schedule, 200 epochs",
+}
+REGIMES = {"fresh_noise=false": "frozen noise", "permutation_equivariant=false": "no permutations"}
 
 
 class Findings:
@@ -58,6 +66,25 @@ class Findings:
                 found.append(f"{group.title} ({self.difference(metric, group).removesuffix(' *')})")
         return "; ".join(found) or "none"
 
+    def forest(self) -> figures.Figure:
+        """Return the figure of all differences to the baselines, but for those of the sweep over weights."""
+        sections: dict[str, dict] = {}
+        for sweep, heading in SECTIONS.items():
+            for group in self.of(sweep):
+                if group.differences:
+                    words = [heading, *(words for key, words in REGIMES.items() if key in group.regime)]
+                    differences = [self.percent(metric, group) for metric in sweep_report.PAIRED]
+                    sections.setdefault(", ".join(words), {})[group.title] = (group.oracle, differences)
+        headings = [f"difference in {name}, % of the baseline's" for name in ("path KL", "stray samples")]
+        title = "Difference to the same training without a regularizer, paired by seed, with 95 % intervals"
+        return comparison_figures.forest_figure(sections, headings, title)
+
+    def percent(self, metric: str, group: sweep_results.Group) -> list[float]:
+        """Return a paired difference and its interval in percent of the baseline's mean on the same seeds."""
+        difference = group.differences[metric]
+        baseline = group.means[metric].value - difference.value  # each seed of a group is paired
+        return [100 * number / baseline for number in (difference.value, difference.low, difference.high)]
+
     def failed(self, seeds: int) -> str:
         """Return the trainings of which fewer than so many seeds have a result: the others diverged."""
         few = [(group, max(mean.seeds for mean in group.means.values())) for group in self.groups]
@@ -87,6 +114,7 @@ def main() -> None:
     for sweep in dict.fromkeys(group.sweep for group in findings.groups):
         for name, picture in sweep_report.weights_figures(findings.of(sweep), sweep).items():
             figures.save(picture, HERE / f"{name}.png")
+    figures.save(findings.forest(), HERE / "differences.png")
     text = environment.get_template("FINDINGS.md.jinja").render(findings=findings, runs=len(findings.rows))
     with replacing(HERE / "FINDINGS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

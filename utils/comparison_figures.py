@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy import ndarray as Array
 
 from utils.figures import ATOMS, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, _figure, _torus, styled
@@ -160,4 +161,41 @@ def weights_figure(
     for axes in grid[len(panes) :]:
         axes.remove()
     figure.legend(list(keys.values()), list(keys), loc="outside lower center", ncols=2, handlelength=3.5)
+    return figure
+
+
+@styled
+def forest_figure(
+    sections: Mapping[str, Mapping[str, tuple[bool, Sequence[Sequence[float]]]]], headings: Sequence[str], title: str
+) -> Figure:
+    """Return differences with their intervals, a line each: section -> label -> (whether it is an oracle, a value, low
+    and high in percent for each heading). Filled dots are those whose interval leaves out zero."""
+    lines = sum(map(len, sections.values())) + 1.6 * len(sections)
+    figure = _figure(11.2, 0.24 * lines + 1.5, layout="constrained")
+    figure.suptitle(title, size="medium")
+    panes, ticks, y = figure.subplots(1, len(headings), sharey=True), {}, 0.0
+    for section, rows in sections.items():
+        ticks[y + 0.6] = section
+        y += 1.6
+        for label, (is_oracle, differences) in rows.items():
+            ticks[y], colour = label, PURPLE if is_oracle else BLUE
+            for axes, (value, low, high) in zip(panes, differences, strict=True):
+                axes.plot([low, high], [y, y], color=colour, linewidth=1.2)
+                axes.plot(value, y, "o", ms=5, color=colour, mfc=colour if low > 0 or high < 0 else "white")
+            y += 1
+    for axes, heading in zip(panes, headings, strict=True):
+        axes.axvline(0, color="0.4", linewidth=1, zorder=0)
+        axes.set_xscale("symlog", linthresh=100, linscale=1.5)
+        axes.set_xticks([-100, -50, 0, 50, 100, 1000], ["-100", "-50", "0", "+50", "+100", "+1,000"])
+        axes.minorticks_off()
+        axes.set(xlabel=heading, ylim=(y - 0.4, -0.4))
+        axes.grid(axis="x", color="0.9")
+        axes.tick_params(axis="y", length=0)
+    panes[0].set_yticks(list(ticks), list(ticks.values()))
+    for label in panes[0].get_yticklabels():
+        label.set(size="small", weight="bold" if label.get_text() in sections else "normal")
+    keys = [Line2D([], [], color=colour, marker="o", mfc="white") for colour in (BLUE, PURPLE)]
+    keys.append(Line2D([], [], color="0.3", marker="o", linestyle="none"))
+    names = ["does not know the answer", "oracle", "filled: the 95 % interval leaves out zero"]
+    figure.legend(keys, names, loc="outside lower center", ncols=3)
     return figure

@@ -21,7 +21,7 @@ from utils.experiments import configure
 from utils.torus import displacement, wrap, wrapped_normal_score
 
 WINDOW = 10  # epochs: one line picture, one last.ckpt and, at the beginning of a training, nearly ten best.ckpt
-ROUNDS = 10
+ROUNDS = 25
 BY_HAND = "by hand"
 RUNS = {  # row -> experiment and overrides; the field is drawn every 50 epochs, too rarely for a window
     "no_regularizer, line figure every 10 epochs": ("no_regularizer",),

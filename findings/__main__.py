@@ -3,7 +3,9 @@
 The text is FINDINGS.md.jinja here. Its tables, and every number in a sentence, are computed from the rows.
 """
 
+import math
 from pathlib import Path
+from statistics import mean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -13,13 +15,7 @@ from utils.files import replacing
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
 COST = 1.8  # of an epoch with the Fokker-Planck penalty or with consistency, in plain ones; see benchmarks/README.md
-SECTIONS = {  # sweep -> what a figure calls it
-    "shipped": "as shipped, seeds 0 to 4",
-    "confirm": "as shipped, seeds 5 to 24",
-    "around": "as shipped, other weights",
-    "long": "cosine schedule, 1,000 epochs",
-    "variants": "cosine schedule, 200 epochs",
-}
+COMPARED = ("shipped", "around", "confirm", "long", "variants")  # sweeps; weights.png shows the other one
 REGIMES = {"fresh_noise=false": "frozen noise", "permutation_equivariant=false": "no permutations"}
 
 
@@ -40,82 +36,95 @@ class Findings:
         (group,) = self.of(*sweeps, **facts)
         return group
 
-    def tables(self, *sweeps: str) -> str:
-        """Return a table for each regime of some sweeps, under its name."""
-        parts = []
-        for regime in sorted({group.regime for group in self.of(*sweeps)}, key=lambda regime: (len(regime), regime)):
-            found = self.of(*sweeps, regime=regime)
-            parts.append(f"`{sweep_report.regime_title(regime)}`\n\n{sweep_report.markdown(found)}")
+    def regime(self, words: str) -> str:
+        """Return the one regime that holds these words."""
+        (regime,) = {group.regime for group in self.groups if words in group.regime}
+        return regime
+
+    def tables(self, *sweeps: str, **facts: object) -> str:
+        """Return a table for each regime of some groups, under its name."""
+        chosen, parts = self.of(*sweeps, **facts), []
+        for regime in sorted({group.regime for group in chosen}, key=lambda regime: (len(regime), regime)):
+            table = sweep_report.markdown([group for group in chosen if group.regime == regime])
+            parts.append(f"`{sweep_report.regime_title(regime)}`\n\n{table}")
         return "\n\n".join(parts)
 
     def number(self, metric: str, group: sweep_results.Group) -> str:
-        """Return the mean and interval of a metric."""
-        return sweep_report.mean_text(group.means[metric], sweep_report.SHOWN[metric][1])
+        """Return the mean and interval of a metric, shares in percent."""
+        return sweep_report.mean_text(group.means[metric], 100 if metric.endswith("fraction") else 1)
 
     def difference(self, metric: str, group: sweep_results.Group, baseline: sweep_results.Group | None = None) -> str:
         """Return the paired difference of a metric to the same training without a regularizer, or to another one."""
         found = group.differences if baseline is None else group.differences_to(baseline)
-        return sweep_report.difference_text(found[metric], sweep_report.SHOWN[metric][1])
+        return sweep_report.difference_text(found[metric], 100 if metric.endswith("fraction") else 1)
 
-    def significant(self, metric: str, sign: int, *sweeps: str, **facts: object) -> str:
-        """Return the trainings whose paired difference in a metric is significant and of this sign, with its number."""
-        found = []
-        for group in self.of(*sweeps, **facts):
-            difference = group.differences.get(metric)
-            if difference is not None and difference.is_significant and difference.value * sign > 0:
-                found.append(f"{group.title} ({self.difference(metric, group).removesuffix(' *')})")
-        return "; ".join(found) or "none"
+    def epochs(self, *sweeps: str, **facts: object) -> str:
+        """Return after how many epochs the trainings of the one group with these attributes ended, on average."""
+        return f"{mean(int(row['epochs']) for row in self.one(*sweeps, **facts).runs.values()):.0f}"
 
     def forest(self) -> figures.Figure:
-        """Return the figure of all differences to the baselines, but for those of the sweep over weights."""
-        sections: dict[str, dict] = {}
-        for sweep, heading in SECTIONS.items():
-            for group in self.of(sweep):
-                if group.differences:
-                    words = [heading, *(words for key, words in REGIMES.items() if key in group.regime)]
-                    differences = [self.percent(metric, group) for metric in sweep_report.PAIRED]
-                    sections.setdefault(", ".join(words), {})[group.title] = (group.oracle, differences)
-        headings = [f"difference in {name}, % of the baseline's" for name in ("path KL", "stray samples")]
-        title = "Difference to the same training without a regularizer, paired by seed, with 95 % intervals"
+        """Return the figure of all differences to the baselines, but for those of the sweep `weights`."""
+        compared = [group for sweep in COMPARED for group in self.of(sweep) if group.differences]
+        sections: dict[str, dict] = {heading(group): {} for group in compared}
+        for group in self.of(*COMPARED):  # by experiment and weight, whatever the sweep
+            if group.differences:
+                differences = [self.percent(metric, group) for metric in sweep_report.PAIRED]
+                sections[heading(group)][group.title] = (group.oracle, differences)
+        headings = [f"{sweep_report.SHOWN[metric][0].partition(',')[0]}, %" for metric in sweep_report.PAIRED]
+        title = "Differences to the same training without a regularizer, in percent; paired by seed, 95 % intervals"
         return comparison_figures.forest_figure(sections, headings, title)
 
     def percent(self, metric: str, group: sweep_results.Group) -> list[float]:
-        """Return a paired difference and its interval in percent of the baseline's mean on the same seeds."""
+        """Return a paired difference and its interval in percent of the baseline's mean on the same seeds.
+
+        Not-a-number where that mean is negative, as an estimate of next to nothing may be.
+        """
         difference = group.differences[metric]
         baseline = group.means[metric].value - difference.value  # each seed of a group is paired
-        return [100 * number / baseline for number in (difference.value, difference.low, difference.high)]
+        scale = 100 / baseline if baseline > 0 else math.nan
+        return [scale * number for number in (difference.value, difference.low, difference.high)]
 
     def failed(self, seeds: int) -> str:
         """Return the trainings of which fewer than so many seeds have a result: the others diverged."""
         few = [(group, max(mean.seeds for mean in group.means.values())) for group in self.groups]
         return "; ".join(f"{group.title}: {n} of {seeds}" for group, n in few if n < seeds) or "none"
 
+    def equal_cost_pairs(self) -> list[tuple[sweep_results.Group, sweep_results.Group]]:
+        """Return the trainings with a regularizer, each with the baseline of COST times as many epochs."""
+        return [
+            (group, longer)
+            for group in self.of("weights", "long", oracle=False)
+            if group.weight is not None
+            for longer in self.of("long", weight=None, epochs=round(COST * group.epochs))
+        ]
+
     def equal_cost(self) -> str:
-        """Return a table of the trainings with a regularizer, each beside the baseline of COST times as many epochs."""
-        metrics = ("path_kl", "stray_fraction")
-        headings = ["training", "epochs", "baseline's epochs"]
-        headings += [text for metric in metrics for text in (sweep_report.SHOWN[metric][0], "baseline", "difference")]
+        """Return their table."""
+        names = [sweep_report.SHOWN[metric][0] for metric in sweep_report.PAIRED]
+        headings = ["training", "epochs", "baseline's epochs", *(f"difference in {name}" for name in names)]
         lines = [headings, ["---"] * len(headings)]
-        for group in self.of("weights", "long", oracle=False):
-            more = group.regime.replace(f"max_epochs={group.epochs}", f"max_epochs={round(COST * group.epochs)}")
-            for longer in self.of("long", regime=more, weight=None) if group.weight is not None else ():
-                line = [group.title, str(group.epochs), str(longer.epochs)]
-                for metric in metrics:
-                    numbers = [self.number(metric, of) for of in (group, longer)]
-                    line += [*numbers, self.difference(metric, group, longer)]
-                lines.append(line)
+        for group, longer in self.equal_cost_pairs():
+            differences = [self.difference(metric, group, longer) for metric in sweep_report.PAIRED]
+            lines.append([group.title, str(group.epochs), str(longer.epochs), *differences])
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def heading(group: sweep_results.Group) -> str:
+    """Return what a figure calls the way in which a group was trained: all but its regularizer."""
+    seeds = sorted(map(int, group.runs))
+    words = f"cosine schedule, {group.epochs:,} epochs" if group.regime else "as shipped"
+    words = [words, *(name for key, name in REGIMES.items() if key in group.regime)]
+    return ", ".join([*words, f"seeds {seeds[0]} to {seeds[-1]}"])
+
+
 def main() -> None:
-    """Write FINDINGS.md and a figure for each sweep over weights."""
+    """Write FINDINGS.md and its figures."""
     findings = Findings(RESULTS)
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
-    for sweep in dict.fromkeys(group.sweep for group in findings.groups):
-        for name, picture in sweep_report.weights_figures(findings.of(sweep), sweep).items():
-            figures.save(picture, HERE / f"{name}.png")
+    for name, picture in sweep_report.weights_figures(findings.of("weights"), "weights").items():
+        figures.save(picture, HERE / f"{name}.png")
     figures.save(findings.forest(), HERE / "differences.png")
-    text = environment.get_template("FINDINGS.md.jinja").render(findings=findings, runs=len(findings.rows))
+    text = environment.get_template("FINDINGS.md.jinja").render(findings=findings, runs=len(findings.rows), cost=COST)
     with replacing(HERE / "FINDINGS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{HERE / 'FINDINGS.md'}: {len(findings.rows)} runs")

@@ -8,6 +8,7 @@ import findings.__main__ as findings
 from utils import sweep_results
 from utils.experiments import ROOT
 from utils.statistics import mean_over_seeds, paired_difference
+from utils.sweep_report import PAIRED
 from utils.sweeps import plan
 
 
@@ -62,3 +63,41 @@ def test_every_training_is_paired_with_its_baseline_on_all_its_seeds(found):
             assert group.differences["path_kl"].seeds == len(group.runs) >= 5, group.title
             value, low, high = found.percent("path_kl", group)
             assert low <= value <= high
+
+
+def test_readme_has_the_numbers_of_the_results(found):
+    lines = Path(ROOT, "README.md").read_text(encoding="utf-8").splitlines()
+    for group in found.of("shipped"):
+        cells = [f"`{group.experiment}`" + (" (oracle)" if group.oracle else "")]
+        for metric in PAIRED:
+            cells += [found.number(metric, group), found.difference(metric, group) if group.differences else ""]
+        assert "| " + " | ".join(cells) + " |" in lines
+
+
+def sign(difference):
+    """Return the sign of a difference whose interval leaves out zero, or 0."""
+    return (difference.low > 0) - (difference.high < 0)
+
+
+def test_sentences_without_numbers_hold(found):
+    """In the order of the page."""
+    for sweep in ("shipped", "confirm"):
+        group = found.one(sweep, experiment="fokker_planck_regularizer", regime="")
+        assert [sign(group.differences[metric]) for metric in PAIRED] == [-1, 0, -1]
+    consistency = found.one("shipped", experiment="consistency_regularizer")
+    assert not any(sign(consistency.differences[metric]) for metric in PAIRED)
+    for group in found.of("shipped"):  # none is worse
+        for metric in ("path_kl", "stray_fraction"):
+            assert not group.differences or sign(group.differences[metric]) <= 0
+    (longer,) = found.of("confirm", weight=0.1)
+    assert not any(sign(longer.differences[metric]) for metric in PAIRED)
+    assert sign(longer.differences["residual_score_fpe_noised"]) == -1
+    for group, other in found.equal_cost_pairs():
+        signs = {metric: sign(difference) for metric, difference in group.differences_to(other).items()}
+        assert all(signs[metric] >= 0 for metric in PAIRED)
+        assert signs["path_kl"] == 1 or group.epochs > 200
+    for weight in (1e-2, 1e-1, 1.0):
+        group = found.one("weights", experiment="fokker_planck_regularizer", weight=weight)
+        assert [sign(group.differences[metric]) for metric in PAIRED] == [0, 0, -1]
+    for group in found.of("weights", oracle=True, weight=0.1):
+        assert sign(group.differences["path_kl"]) == -1 and group.means["stray_fraction"].value == 0

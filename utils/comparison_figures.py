@@ -171,8 +171,9 @@ def forest_figure(
     """Return differences with their intervals, a line each: section -> label -> (whether it is an oracle, a value, low
     and high in percent for each heading). Filled dots are those whose interval leaves out zero."""
     lines = sum(map(len, sections.values())) + 1.6 * len(sections)
-    figure = _figure(11.2, 0.24 * lines + 1.5, layout="constrained")
+    figure = _figure(13.5, 0.24 * lines + 1.5, layout="constrained")
     figure.suptitle(title, size="medium")
+    figure.get_layout_engine().set(wspace=0.04)
     panes, ticks, y = figure.subplots(1, len(headings), sharey=True), {}, 0.0
     for section, rows in sections.items():
         ticks[y + 0.6] = section
@@ -188,7 +189,7 @@ def forest_figure(
         axes.set_xscale("symlog", linthresh=100, linscale=1.5)
         axes.set_xticks([-100, -50, 0, 50, 100, 1000], ["-100", "-50", "0", "+50", "+100", "+1,000"])
         axes.minorticks_off()
-        axes.set(xlabel=heading, ylim=(y - 0.4, -0.4))
+        axes.set(xlabel=heading, ylim=(y - 0.4, -0.4), xlim=(None, 1.5 * axes.get_xlim()[1]))
         axes.grid(axis="x", color="0.9")
         axes.tick_params(axis="y", length=0)
     panes[0].set_yticks(list(ticks), list(ticks.values()))

@@ -18,12 +18,12 @@ from utils.sweep_results import METRICS, Group
 SHOWN = {  # metric -> heading and factor of the tables
     "path_kl": ("path KL, nats", 1),
     "stray_fraction": ("strays, %", 100),
-    "ode_stray_fraction": ("ODE strays, %", 100),
+    "ode_kl": ("ODE KL, nats", 1),
     "residual_score_fpe_noised": ("FP residual", 1),
     "consistency_excess_noised": ("excess gap, 1e-3", 1e3),
 }
-PAIRED = ("path_kl", "stray_fraction")  # those whose paired difference is shown as well
-PANES = ("path_kl", "stray_fraction", "residual_score_fpe_noised", "consistency_excess_noised")
+PAIRED = ("path_kl", "stray_fraction", "ode_kl")  # those whose paired difference is shown as well
+PANES = (*PAIRED, "residual_score_fpe_noised")
 
 
 def regime_title(regime: str) -> str:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -68,17 +69,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Analyse as the command line says; return the exit status."""
     options = parse_arguments(arguments)
-    from utils.experiments import UserError
-    from utils.files import sentence
-    from utils.videos import VideoError
-
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as a Ctrl-C does, and cleans up
     try:
-        return analyse_sweep(options) if options.sweep else analyse(options)
-    except (UserError, VideoError, OSError) as error:
-        if options.debug:
+        return analyse_sweep(options) if options.sweep is not None else analyse(options)
+    except KeyboardInterrupt:
+        print("Stopped; every file that was written is whole. The same command starts again.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from utils.experiments import UserError
+        from utils.files import sentence
+        from utils.videos import VideoError
+
+        if options.debug or not isinstance(error, UserError | VideoError | OSError):
             raise
         print(sentence(error), file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def analyse(options: argparse.Namespace) -> int:
@@ -99,23 +106,21 @@ def analyse(options: argparse.Namespace) -> int:
             if options.debug:
                 raise
             left_out[run] = str(error)
-    analysis.draw_comparison(results, options.output_dir)
+    left_out_of_curves = analysis.draw_comparison(results, options.output_dir)
     analysis.write_summary(results, options.output_dir)
     earlier = [run for run in left_out if (analysis.folder_of(run, options.output_dir) / "metrics.json").exists()]
     notes = [f"{run.title}: what this page shows of it is older; it could not be analysed again" for run in earlier]
-    page = write_report(options.output_dir, notes)
+    page, left_out_of_page = write_report(options.output_dir, notes)
     print(f"\nPictures, videos and numbers: {options.output_dir}")
     print(f"Open this first: {page.resolve()}")
-    for line in left_out.values():
+    problems = [*left_out.values(), *left_out_of_curves, *left_out_of_page]
+    for line in problems:
         print(line, file=sys.stderr)
-    return 1 if left_out else 0
+    return 1 if problems else 0
 
 
 def analyse_sweep(options: argparse.Namespace) -> int:
     """Judge the finished runs of a sweep that the results do not hold yet; write what all say over seeds."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     from tqdm import tqdm
 
     from training.side_by_side import usable_processors
@@ -136,23 +141,27 @@ def analyse_sweep(options: argparse.Namespace) -> int:
 
     if not finished and not rows_of_sweep():
         raise UserError(f"there is no finished run of a sweep {options.sweep!r}: python -m training.sweep trains them")
-    with ProcessPoolExecutor(usable_processors(), mp_context=get_context("spawn")) as pool:
+    pool = sweep_results.processes(usable_processors())
+    try:
         judged = sweep_results.collect(finished, results, Sampling.of(options), pool)
         for run, fault in tqdm(judged, desc="judged", unit="run", disable=None):
             if fault:
                 failures.append(f"{run.experiment}, {run.name}: {fault}")
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a Ctrl-C too: the rows of finished runs are written already
     if not rows_of_sweep():
         raise UserError("\n".join(failures))
     every_group = sweep_results.groups(sweep_results.read_results(results))  # another sweep may hold the baseline
     groups = [group for group in every_group if group.sweep == options.sweep]
     sweep_report.write_sweep(groups, folder, options.sweep)
     print(sweep_report.plain(groups))
-    page = write_report(options.output_dir)
+    page, left_out_of_page = write_report(options.output_dir)
     print(f"\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}")
     unfinished = [f"{run.experiment}, {run.name}: not finished, left out" for run in runs if run not in finished]
-    for line in failures + unfinished:
+    problems = failures + unfinished + left_out_of_page
+    for line in problems:
         print(line, file=sys.stderr)
-    return 1 if failures or unfinished else 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ The text is FINDINGS.md.jinja here. Its tables, and every number in a sentence, 
 """
 
 import math
+import sys
 from pathlib import Path
 from statistics import mean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils import comparison_figures, figures, sweep_report, sweep_results
+from utils.experiments import UserError
 from utils.files import replacing
 
 HERE = Path(__file__).parent
@@ -119,7 +121,10 @@ def heading(group: sweep_results.Group) -> str:
 
 def main() -> None:
     """Write FINDINGS.md and its figures."""
-    findings = Findings(RESULTS)
+    try:
+        findings = Findings(RESULTS)
+    except UserError as error:
+        sys.exit(str(error))
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
     for name, picture in sweep_report.weights_figures(findings.of("weights"), "weights").items():
         figures.save(picture, HERE / f"{name}.png")

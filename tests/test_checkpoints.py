@@ -191,6 +191,40 @@ def test_bit_that_is_flipped_is_noticed_or_changes_nothing(run):
     assert noticed > 100  # the others are padding between the records
 
 
+def test_run_without_its_last_checkpoint_starts_over_but_not_as_another_one(run, training, capsys):
+    before = read_checkpoint(run.last_checkpoint)["state_dict"]
+    run.last_checkpoint.unlink()
+    said = refused(train.main, [*WORDS, "seed=99"], capsys, training.parent)
+    assert "this run was begun with another configuration" in said[0] and said[1].startswith("  seed: ")
+    assert train.main(list(WORDS)) == 0
+    assert "no last.ckpt is there, so it starts over, towards the same result" in capsys.readouterr().out
+    after = read_checkpoint(run.last_checkpoint)["state_dict"]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert run.curves_file.read_text().count("\n") == 5
+
+    run.last_checkpoint.rename(run.last_checkpoint.with_name("elsewhere.ckpt"))
+    run.last_checkpoint.symlink_to("nowhere.ckpt")
+    said = refused(train.main, list(WORDS), capsys, training.parent)
+    assert said[0].startswith(f"{run.last_checkpoint}: ") and "--from-scratch" in said[1]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"seed: [", b"\xff"])
+def test_run_whose_configuration_cannot_be_read_is_refused_and_says_what_to_do(run, training, capsys, content):
+    run.configuration_file.unlink()
+    if content is not None:
+        run.configuration_file.write_bytes(content)
+    said = refused(train.main, list(WORDS), capsys, training.parent)
+    assert str(run.configuration_file) in said[0] and "--from-scratch" in said[-1]
+
+
+@pytest.mark.parametrize("name", ["curves.csv", "checkpoints/best.ckpt"])
+def test_folder_in_the_place_of_a_file_is_named(run, capsys, name):
+    (run.folder / name).unlink()
+    (run.folder / name).mkdir()
+    assert train.main(["no_regularizer", "max_epochs=6", *SHORT[1:]]) == 2
+    assert f"{run.folder / name}: Is a directory" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "next"])
 def test_checkpoint_of_a_newer_version_says_so(run, training, capsys, version):
     for path in (run.best_checkpoint, run.last_checkpoint):
@@ -216,6 +250,7 @@ def test_analysis_names_what_it_leaves_out_or_replaces_and_goes_on(run, training
     """Four runs: one with a damaged best checkpoint, one with weights, one with an output that are no numbers."""
     monkeypatch.setattr(analysis, "VIDEO_FRAMES", 2)
     no_numbers, infinite, damaged = map(Run, OTHERS)
+    (run.folder / "curves.csv").write_bytes(b"\xff" * 9)
     for other in (no_numbers, infinite, damaged):
         shutil.copytree(run.folder, other.folder)
     for other, factor in ((no_numbers, torch.nan), (infinite, 1e38)):
@@ -227,10 +262,14 @@ def test_analysis_names_what_it_leaves_out_or_replaces_and_goes_on(run, training
         code_in_a_checkpoint(path, tmp_path / "marker")
     flipped_weight(run.best_checkpoint, None)
     output = tmp_path / "output"
+    output.mkdir()
+    (output / "learning_curves.png").touch()  # of an earlier analysis
     words = ["--output-dir", str(output), "--number-of-samples", "300", "--time-steps", "10"]
     names = [r.experiment for r in (no_numbers, infinite, damaged, run)]
     assert analyse_experiments.main([*words, "--experiments", *names]) == 1
     said = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"{run.folder / 'curves.csv'}: line 1 is damaged") for line in said)
+    assert not (output / "learning_curves.png").exists()
     said = [line for line in said if ".ckpt" in line or "left out" in line]
     assert said[0].startswith(f"{run.best_checkpoint}: not a readable checkpoint: its record archive/data/")
     assert "taking last.ckpt beside it" in said[0]

@@ -1,6 +1,5 @@
 """What every number must be where the answer is known, and that its standard error is honest."""
 
-import csv
 import math
 
 import pytest
@@ -490,30 +489,6 @@ def test_twice_the_points_halve_the_squared_error_of_every_number(part, n, repea
         squares.append({name: sum(values) / repeats for name, values in found.items()})
     ratios = {name: square / squares[1][name] for name, square in squares[0].items() if name != "ode_stray_fraction"}
     assert {name: ratio for name, ratio in ratios.items() if not 1.5 < ratio < 2.7} == {}  # nobody strays from the ODE
-
-
-# curves.csv
-
-
-def test_curves_are_whole_after_a_kill_in_the_middle_of_a_line(tmp_path):
-    """Killed while it wrote epoch 17, of which the "1" is on disk; the last checkpoint holds 10 epochs."""
-    callbacks = pytest.importorskip("training.callbacks")
-    path = tmp_path / "run" / "curves.csv"
-    first = callbacks.Curves(path, 0)
-    for epoch in range(17):
-        first.append(epoch, {"score_matching_loss/validation": 0.5 + epoch})
-    with path.open("a") as file:
-        file.write("1")
-    again = callbacks.Curves(path, 10)
-    for epoch in range(10, 12):
-        again.append(epoch, {"score_matching_loss/validation": 0.5 + epoch, "regularizer/training": 1.0})
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["epoch"]) for row in rows] == list(range(12))
-    assert [float(row["score_matching_loss/validation"]) for row in rows] == [0.5 + epoch for epoch in range(12)]
-    assert rows[9]["regularizer/training"] == "" and rows[10]["regularizer/training"] == "1.0"
-    callbacks.Curves(path, 0)  # from the start
-    assert len(path.read_text().splitlines()) == 1
 
 
 # All of them

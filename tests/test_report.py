@@ -1,7 +1,10 @@
 """The comparison page: what its HTML says, and how it behaves in a browser."""
 
+import io
 import json
 import math
+import struct
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -71,7 +74,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def read(tmp_path):
-    return lambda: Reader(write_report(tmp_path))
+    return lambda: Reader(write_report(tmp_path)[0])
 
 
 def test_the_best_is_the_best_method_and_neither_control_nor_oracle(tmp_path, read):
@@ -134,19 +137,48 @@ def test_a_metrics_file_with_little_in_it_is_enough(tmp_path, read):
     assert page.row("sparse, run2") == ["sparse, run2", "0.1230"]
 
 
+def too_large_a_picture():
+    """A PNG whose head promises 60,000 x 60,000 pixels, more than any reader should make room for."""
+    stream = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(stream, "png")
+    content = bytearray(stream.getvalue())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+def test_letters_that_no_file_can_hold_are_replaced(tmp_path, read):
+    folder = write_run(tmp_path, "no_regularizer", [0.3], video=False)
+    (folder / "metrics.json").write_text('{"experiment": "half \\ud800", "metrics": {"path_kl": {"value": 1}}}')
+    assert "half ?" in read().text
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"metrics": {', b"[1]", b"\xff\xfe\x00", b'{"metrics": 3}', b'{"metrics": {"path_kl": {"value": "much"}}}'],
+    [
+        b"",
+        b'{"metrics": {',
+        b"[1]",
+        b"\xff\xfe\x00",
+        b'{"metrics": 3}',
+        b'{"metrics": {"path_kl": {"value": "much"}}}',
+        b"[" * 100_000,
+    ],
+    ids=range(7),
 )
-def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path, read, capsys, content):
+def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path, content):
     write_run(tmp_path, "no_regularizer", [0.3], video=False)
     broken = tmp_path / "broken" / "run1"
     broken.mkdir(parents=True)
     (broken / "metrics.json").write_bytes(content)
     (tmp_path / "no_regularizer" / "run1" / "score_error.png").write_bytes(b"no picture")
-    page, warnings = read(), capsys.readouterr().err
-    for name in ("broken/run1/metrics.json: ", "no_regularizer/run1/score_error.png: "):
-        assert name in page.text and name in warnings
+    (tmp_path / "no_regularizer" / "run1" / "maps.png").write_bytes(too_large_a_picture())
+    path, warnings = write_report(tmp_path)
+    page = Reader(path)
+    names = ("broken/run1/metrics.json: ", "no_regularizer/run1/maps.png: ", "no_regularizer/run1/score_error.png: ")
+    assert len(warnings) == 3
+    for name in names:
+        assert name in page.text and any(name in warning for warning in warnings)
     assert page.row("no_")[1] == "0.300 ± 0.010"
 
 
@@ -207,7 +239,7 @@ def browser(tmp_path_factory):
     write_run(output, "consistency_with_analytical_guide_regularizer", [2e-5, 0.1, 1.1, 0.5], oracle=True, video=False)
     write_run(output, "w" * 80, [30.0, 0.2, 1.1, 0.5], folder="w", configuration_difference={"k" * 80: [1, "v" * 80]})
     Image.new("RGB", (1500, 20), "white").save(output / "marginal_distribution.png")
-    page = write_report(output)
+    page, _ = write_report(output)
     with Chromium() as browser:
         browser.resize(1280)
         browser.open(page)
@@ -308,7 +340,7 @@ def test_a_video_that_cannot_be_played_says_so(tmp_path, browser):
     write_run(tmp_path, "no_regularizer", [0.3])
     broken = write_run(tmp_path, "other", [0.4], video=False)
     (broken / "score_field.mp4").write_bytes(b"no video")
-    page = write_report(tmp_path)
+    page, _ = write_report(tmp_path)
     with Chromium() as other:
         other.open(page)
         other.wait_for("[...document.querySelectorAll('.missing')].some(p => p.innerText.includes('cannot be played'))")

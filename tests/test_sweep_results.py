@@ -153,7 +153,7 @@ def test_report_of_a_sweep_has_every_group_and_the_page_shows_it(rows, tmp_path)
     table = json.loads((folder / "table.json").read_text())
     assert sum(map(len, table["regimes"].values())) == 4
     assert "-0.1010 ± 0.0025 *" in sweep_report.markdown(groups) + sweep_report.plain(groups)
-    page = write_report(tmp_path / "artifacts").read_text()
+    page = write_report(tmp_path / "artifacts")[0].read_text()
     assert "&lt;script&gt;idea" in page and "fokker planck, weight 0.5" in page and "sweeps/idea/weights.png" in page
 
 

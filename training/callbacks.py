@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from training.lightning_module import MONITOR, PATH_KL, ScoreMatching
 from utils import views
+from utils.curves import Curves
 from utils.experiments import Configuration, Run
 from utils.figures import ScoreFieldFigure, ScoreLineFigure
 from utils.files import replacing
@@ -113,37 +114,6 @@ class WholeFilesOnly(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with replacing(path) as temporary:
             temporary.write_bytes(content.getbuffer())
-
-
-class Curves:
-    """curves.csv: a row of scalars for every epoch, for the figures that compare runs without TensorBoard.
-
-    A row is written before the checkpoint that holds its epoch, so a resumed run drops the rows of epochs that it will
-    repeat, and any half of a line: no epoch is missing or there twice, also after a kill.
-    """
-
-    columns = (
-        "epoch",
-        "score_matching_loss/training",
-        "score_matching_loss/validation",
-        "excess_loss/validation",
-        PATH_KL,
-        "regularizer/training",
-        "learning_rate",
-    )
-
-    def __init__(self, path: Path, epochs_done: int):
-        self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and int(line.partition(",")[0]) < epochs_done]
-        with replacing(path) as temporary:
-            temporary.write_text(",".join(self.columns) + "\n" + "".join(kept), encoding="utf-8")
-
-    def append(self, epoch: int, scalars: dict[str, float]) -> None:
-        """Write the row of one epoch; a column is empty where the epoch has no such scalar."""
-        values = [epoch, *(scalars.get(name, "") for name in self.columns[1:])]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(",".join(map(str, values)) + "\n")
 
 
 class RunLogger(TensorBoardLogger):

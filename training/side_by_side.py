@@ -11,6 +11,9 @@ import sys
 import tempfile
 import time
 
+if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from tqdm import tqdm
 
 from utils.experiments import ROOT, Run, UserError, configure, find_experiments
@@ -28,7 +31,8 @@ class Training:
         script = ROOT / "training" / experiment / "run.sh"
         # In a session of its own, so that a Ctrl-C comes once, from here: a second one would end it without saving.
         self.process = subprocess.Popen(
-            ["bash", script],
+            ["bash", script, "--end-with-stdin"],  # that is a pipe, which closes however this process ends
+            stdin=subprocess.PIPE,
             stdout=self.said,
             stderr=subprocess.STDOUT,
             env=os.environ | ENVIRONMENT,
@@ -49,6 +53,7 @@ class Training:
     def close(self) -> int:
         """Remove the bar, print what the training said, and return its exit status."""
         self.bar.close()
+        self.process.stdin.close()
         self.said.seek(0)
         tqdm.write(self.said.read().strip() or f"{self.experiment}: exit status {self.process.returncode}")
         self.said.close()
@@ -84,7 +89,8 @@ def usable_processors() -> int:
 
 def main() -> int:
     """Train them all; return the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     # The baseline is the quickest: as the last one it leaves no processor idle for long.
     experiments, at_once = find_experiments()[::-1], usable_processors()
     print(f"Training {len(experiments)} experiments, {min(at_once, len(experiments))} at once.", flush=True)

@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from tqdm import tqdm
 
 from training.side_by_side import usable_processors
@@ -65,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train what the command line says; return the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     options = parse_arguments(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a batch system sends is a Ctrl-C too
     try:
         return sweep(options)
@@ -181,7 +185,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):  # what matters is said here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        if cluster := options.scheduler:
+        if (cluster := options.scheduler) is not None:
             try:
                 get_address_host_port(cluster)
             except ValueError as error:
@@ -191,7 +195,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
             submit(cluster, min(options.workers or runs, runs))
         else:  # workers only wait for processes, so threads of this one will do
             workers = min(options.workers or usable_processors(), runs)
-            quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "memory_limit": 0}
+            quiet = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL, "memory_limit": 0}
             cluster = stack.enter_context(
                 LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, **quiet)
             )

@@ -9,6 +9,9 @@ import signal
 import sys
 import threading
 
+if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import torch
 
 from utils.experiments import (
@@ -49,6 +52,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_arguments(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if options.end_with_stdin:
         threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
@@ -98,14 +102,25 @@ def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | No
 
     Raises UserError where it was begun with another configuration.
     """
-    if not run.last_checkpoint.exists():
+    if not os.path.lexists(run.last_checkpoint):
+        if run.configuration_file.exists():
+            check_same_configuration(run, configuration, None)
         return 0
-    last, before = read_state(run), read_configuration(run.configuration_file)
+    before, last = configuration_of(run), read_state(run)
     check_same_configuration(run, configuration, finished(last, before))
     if reason := finished(last, configuration):
         print(f"{run.title}: {reason} already. Pictures and numbers: python analyse_experiments.py")
         return None
     return last["epochs_done"]
+
+
+def configuration_of(run: Run) -> Configuration:
+    """Return what the run was begun with; raises UserError, which says what to do, where that cannot be read."""
+    try:
+        return read_configuration(run.configuration_file)
+    except UserError as fault:
+        text = "The run cannot go on without it; --from-scratch removes it and starts over."
+        raise UserError(f"{fault}\n{text}") from fault
 
 
 def read_state(run: Run) -> dict:
@@ -127,7 +142,9 @@ def read_state(run: Run) -> dict:
 
 def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str) -> int:
     """Train on after so many epochs; return the exit status."""
-    if epochs_done:
+    if not epochs_done and run.best_checkpoint.exists():
+        print(f"{run.title}: no {run.last_checkpoint.name} is there, so it starts over, towards the same result")
+    elif epochs_done:
         print(f"{run.title}: continues after {epochs_done} epochs")
         try:
             read_checkpoint(run.best_checkpoint)
@@ -143,7 +160,7 @@ def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str
         interrupted = fitting.fit(run, configuration, epochs_done)
     except OSError as error:
         text = "The training stopped; once that is mended, the same command goes on from the last checkpoint"
-        raise UserError(f"{run.folder}: {error.strerror or error}. {text}.") from error
+        raise UserError(f"{error.filename or run.folder}: {error.strerror or error}. {text}.") from error
     last = read_state(run)
     reason = finished(last, configuration)
     if interrupted and not reason:
@@ -183,7 +200,7 @@ def check_same_configuration(run: Run, configuration: Configuration, reason: str
 
     A run that has finished may be given more epochs.
     """
-    before = read_configuration(run.configuration_file)
+    before = configuration_of(run)
     differences = difference(before, configuration)
     if differences.keys() == {"max_epochs"} and reason and configuration.max_epochs > before.max_epochs:
         return

@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from utils import comparison_figures, figures, metrics, views
 from utils.catalogue import HEADLINE, describe
+from utils.curves import read_curves
 from utils.estimates import Curve
 from utils.evaluation import Report, evaluate
 from utils.experiments import ANALYTICAL, ROOT, Configuration, Run, UserError, configure, difference, load_run
-from utils.files import replacing
+from utils.files import replacing, sentence
 from utils.noise_schedule import time_grid
 from utils.randomness import keyed_generator
 from utils.samplers import predictor_corrector
@@ -251,10 +252,10 @@ def draw_marginal_distribution(output: Path) -> None:
     figures.save(picture, output / "marginal_distribution.png")
 
 
-def draw_comparison(results: Mapping[Run, Result], output: Path) -> None:
-    """Write the figures that set all runs side by side."""
+def draw_comparison(results: Mapping[Run, Result], output: Path) -> list[str]:
+    """Write the figures that set all runs side by side; return what is wrong with the curves that are left out."""
     if not results:
-        return
+        return []
     curves = {result.title: result.report.curves for result in results.values()}
 
     def panes(**names: str) -> dict[str, dict]:
@@ -280,7 +281,7 @@ def draw_comparison(results: Mapping[Run, Result], output: Path) -> None:
     gap = draw(panes(gap="consistency_excess"), time_label, gap_label, gap_title, linear_below=1e-3)
     for name, picture in (("score_error", error), ("residual", residual), ("consistency", gap)):
         figures.save(picture, output / f"{name}_comparison.png")
-    draw_learning_curves(results, output)
+    faults = draw_learning_curves(results, output)
     with_plane = [r for r in results.values() if views.has_plane(r.configuration.toy_problem)]
     if with_plane:
         problem = with_plane[0].configuration.toy_problem
@@ -290,27 +291,33 @@ def draw_comparison(results: Mapping[Run, Result], output: Path) -> None:
         title = f"{len(with_plane[0].samples):,} samples of each"
         picture = comparison_figures.samples_comparison_figure(points, modes, strays, title)
         figures.save(picture, output / "samples_comparison.png")
+    return faults
 
 
-def draw_learning_curves(results: Mapping[Run, Result], output: Path) -> None:
-    """Write learning_curves.png from the curves.csv of the runs that have one."""
+def draw_learning_curves(results: Mapping[Run, Result], output: Path) -> list[str]:
+    """Write learning_curves.png from the curves.csv of the runs; return a sentence for each that cannot be read."""
     kinds = {
         "score_matching_loss/validation": "score-matching loss",
         "excess_loss/validation": "excess over the exact score's loss",
         "path_kl_in_nats/validation": "path KL, nats",
     }
     panes: dict[str, dict] = {name: {} for name in kinds.values()}
+    faults = []
     for run, result in results.items():
-        if not run.curves_file.exists():
+        if run.experiment == ANALYTICAL:
             continue
-        with run.curves_file.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            curves = read_curves(run.curves_file)
+        except (UserError, OSError) as error:
+            faults.append(sentence(error))
+            continue
         for column, name in kinds.items():
-            values = np.array([float(row[column]) for row in rows])
-            panes[name][result.title] = (np.array([int(row["epoch"]) + 1 for row in rows]), values, None)
+            panes[name][result.title] = (curves["epoch"] + 1, curves[column], None)
+    (output / "learning_curves.png").unlink(missing_ok=True)  # that of other runs
     if any(panes.values()):
         picture = comparison_figures.comparison_figure(panes, "epoch", "on the validation set", "Learning curves")
         figures.save(picture, output / "learning_curves.png")
+    return faults
 
 
 def write_summary(results: Mapping[Run, Result], output: Path) -> None:

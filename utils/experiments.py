@@ -10,6 +10,7 @@ import json
 import math
 import pickle
 import re
+import shlex
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -422,7 +423,8 @@ class Run:
     def command(self) -> str:
         """The command that starts or continues this run."""
         option = "" if self.name == "run1" else f" --run-name {self.name}"
-        return f"bash {TRAINING.relative_to(ROOT)}/{self.experiment}/run.sh{option}"
+        script = shlex.quote(f"{TRAINING.relative_to(ROOT)}/{self.experiment}/run.sh")
+        return f"bash {script}{option}"
 
 
 def find_experiments() -> list[str]:

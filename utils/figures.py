@@ -31,6 +31,7 @@ styled = matplotlib.rc_context({"figure.dpi": 150, "axes.titlesize": "medium", "
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 ATOMS = ("relative coordinate of atom 1", "relative coordinate of atom 2")
+FLAT = 1e-3  # nats: of a law that varies less, rounding decides which regions are the smallest
 MASSES = (0.989, 0.865, 0.393)  # the share of a plane Gaussian within 3, 2 and 1 widths
 SHADES = ("#E3F1FA", "#BCDFF4", "#8CC8EC")
 ARROW_SHRINKAGE = 8  # a displacement is at most about 0.5, and arrows start about 0.05 apart
@@ -73,7 +74,10 @@ def _regions(draw, grid, log_density, **options):
     """Draw, by contour or contourf, the regions that hold MASSES, across the seam of the torus."""
     ordered = np.sort(log_density, axis=None)[::-1]
     mass = np.cumsum(np.exp(ordered - ordered[0]))
-    levels = [*np.interp(MASSES, mass / mass[-1], ordered), ordered[0] + 1]
+    levels = np.array([*np.interp(MASSES, mass / mass[-1], ordered), ordered[0] + 1], dtype=float)
+    if np.ptp(ordered) < FLAT:  # the lightest shade everywhere, and no line
+        levels = ordered[0] + np.array([-1.0, 1.0, 2.0, 3.0])
+    levels += FLAT * np.arange(4)  # where all of the mass is at one point, they would be equal
     x = np.concatenate([grid[-1:] - 1, grid, grid[:1] + 1])
     return draw(x, x, np.pad(log_density, 1, "wrap").T, levels, **options)
 
@@ -142,7 +146,8 @@ def marginal_distribution_figure(times: Array, grid: Array, densities: Array, ma
         shown = np.maximum(density, norm.vmin)
         image = above.imshow(shown.T, norm=norm, extent=(0, 1, 0, 1), origin="lower", interpolation="bilinear")
         logarithm = np.log(np.maximum(density, np.finfo(density.dtype).tiny))
-        _regions(above.contour, grid, logarithm, colors="white", linewidths=0.6, linestyles="solid")
+        if np.ptp(logarithm) >= FLAT:
+            _regions(above.contour, grid, logarithm, colors="white", linewidths=0.6, linestyles="solid")
         _torus(above, ("", ""))
         above.set_title(f"t = {t:.2f}")
         below.semilogy(grid, marginal, color=BLUE)
@@ -208,7 +213,7 @@ class ScoreLineFigure(_KeptCanvas):
             axes.fill_between(position, 0, 1, where=likely, transform=axes.get_xaxis_transform(), color="0.88", lw=0)
             axes.plot(position, exact, color="black", linewidth=2.2)
             axes.plot(position, other, ":", color=SKY)
-            margin = 0.25 * np.ptp(exact)  # these limits stay; the model may leave them
+            margin = max(0.25 * np.ptp(exact), 1e-3)  # these limits stay; the model may leave them
             axes.set(title=f"t = {t:.2f}", xlim=(0, 1), ylim=(exact.min() - margin, exact.max() + margin))
             axes.set_xticks(QUARTERS, map(str, QUARTERS))
         self.lines = [axes.plot(position, 0 * position, "--", color=VERMILLION)[0] for axes in panes[: len(times)]]

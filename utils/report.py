@@ -7,7 +7,6 @@ the network. What it shows stands in each run's metrics.json; what a file leaves
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -181,13 +180,12 @@ class Picture:
     caption: str
 
 
-def write_report(output: Path, notes: Iterable[str] = ()) -> Path:
-    """Write output/index.html about every output/<experiment>/<run>/metrics.json and return its path.
+def write_report(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]]:
+    """Write output/index.html about every output/<experiment>/<run>/metrics.json; return its path, and a sentence for
+    each file that it leaves out because it cannot be read, which it names as well.
 
-    Notes are what else a reader should know first, in sentences.
-
-    The sweeps are those of output/sweeps/<name>/table.json. Files that cannot be read are named on the page and on the
-    standard error stream.
+    Notes are what else a reader should know first, in sentences. The sweeps are those of
+    output/sweeps/<name>/table.json.
     """
     problems: list[str] = []
     entries, sweeps = read_entries(output, problems), read_sweeps(output, problems)
@@ -216,11 +214,9 @@ def write_report(output: Path, notes: Iterable[str] = ()) -> Path:
             script=Markup((PAGE / "script.js").read_text(encoding="utf-8")),
         )
     )
-    for problem in problems:
-        print(f"Left out of the page: {problem}", file=sys.stderr)
     with replacing(output / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return output / "index.html"
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+    return output / "index.html", [f"Left out of the page: {problem}" for problem in problems]
 
 
 def read_entries(output: Path, problems: list[str]) -> list[Entry]:
@@ -229,7 +225,7 @@ def read_entries(output: Path, problems: list[str]) -> list[Entry]:
     for path in output.glob("*/*/metrics.json"):
         try:
             entries.append(_read_entry(path))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             problems.append(f"{path.relative_to(output)}: {_reason(error)}")
     problems.sort()
     return sorted(entries, key=lambda e: (not e.control, e.experiment != BASELINE, e.experiment, e.run))
@@ -279,7 +275,7 @@ def find_pictures(folder: Path, output: Path, problems: list[str]) -> list[Pictu
         try:
             with Image.open(path) as image:
                 width, height = image.size
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             problems.append(f"{path.relative_to(output)}: {_reason(error)}")
             continue
         caption = FIGURES.get(re.sub(r"_\d+$", "", path.stem), path.stem.replace("_", " ").capitalize())

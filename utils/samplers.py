@@ -36,13 +36,12 @@ def predictor_corrector(
 
     times = times.to(x)
     sigma = network.schedule.sigma(times)[..., None, None]
-    growth, e = (
-        (sigma**2).diff(dim=0),
-        0.5 * corrector_epsilon * sigma**2 / network.schedule.sigma(times.new_zeros(())) ** 2,
-    )
+    growth = (sigma**2).diff(dim=0)
     # Of all steps at once, and for N = sigma s, since the few operations on a small batch are most of its cost.
     predictions = list(zip(growth / sigma[1:], growth.sqrt(), strict=True))
-    corrections = list(zip(e / sigma, (2 * e).sqrt(), strict=True))
+    if corrector_steps:
+        e = 0.5 * corrector_epsilon * sigma**2 / network.schedule.sigma(times.new_zeros(())) ** 2
+        corrections = list(zip(e / sigma, (2 * e).sqrt(), strict=True))
     for i in range(len(times) - 1, 0, -1):
         output = network(x, times[i].expand(len(x))) if first is None else first
         x, first = moved(x, predictions[i - 1], output), None

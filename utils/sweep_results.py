@@ -10,10 +10,15 @@ import csv
 import hashlib
 import json
 import math
+import os
+import re
+import signal
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -30,6 +35,7 @@ from utils.experiments import (
     read_checkpoint,
     read_configuration,
 )
+from utils.files import locked
 from utils.statistics import Difference, Mean, mean_over_seeds, paired_difference
 
 METRICS = (  # the columns of numbers; what each is, catalogue.py says
@@ -125,21 +131,81 @@ def _columns(sampling):
 
 
 def read_results(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a results file, none where there is no file; raises UserError for another kind of file."""
-    if not path.exists() or not path.stat().st_size:
+    """Return the rows of a results file, none where there is no file, without the half of a last line.
+
+    Raises UserError for another kind of file, or naming the line and what is wrong with it.
+    """
+    if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise UserError(f"{path}: its columns are not those of this version; move it away, or use that version")
-        return [row for row in reader if row["nearest_neighbour_ratio"] is not None]  # not the half of a last line
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")[:-1]  # no cell holds a line break
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: it is no table of results: not UTF-8 text") from error
+    if lines and lines[0] != ",".join(COLUMNS):
+        raise UserError(f"{path}: its columns are not those of this version; move it away, or use that version")
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            rows.append(_read_row(line))
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{path}, line {number}: {error}; remove the line, and its run is judged again") from error
+    return rows
+
+
+def _read_row(line):
+    (cells,) = csv.reader([line], strict=True)
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"it has {len(cells)} cells instead of {len(COLUMNS)}")
+    row = dict(zip(COLUMNS, cells, strict=True))
+    for name, (what, fits) in CELLS.items():
+        if not fits(row[name]):
+            raise ValueError(f"{name}: should be {what}, given {row[name][:40]!r}")
+    return row
+
+
+def _is_number(text):
+    try:
+        return abs(float(text or 0)) < 1e300 or math.isnan(float(text))
+    except ValueError:
+        return False
+
+
+CELLS = {name: ("a number", _is_number) for name in ("weight", *METRICS)}
+CELLS |= {name: ("a whole number", re.compile("[0-9]{1,19}").fullmatch) for name in ("seed", "epochs")}
+CELLS |= {
+    name: ("16 hexadecimal digits", re.compile("[0-9a-f]{16}").fullmatch) for name in ("key", "group", "baseline")
+}
+CELLS["oracle"] = ("True or False", ("True", "False").__contains__)
+
+
+def processes(number: int) -> Executor:
+    """Return a pool of processes that end with this one, however it ends; a Ctrl-C ends them at once."""
+    return ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent():
+    def wait():
+        parent_process().join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def collect(runs: Iterable[Run], path: Path, sampling: Sampling, pool: Executor) -> Iterator[tuple[Run, str | None]]:
     """Judge the runs that the file does not hold, in a pool of processes, and append their rows as they come.
 
-    Yields each run with None, or with what was wrong. Raises UserError where the file was made with other sampling.
+    Yields each run with None, or with what was wrong. Raises UserError where the file was made with other sampling, or
+    another process is at it.
     """
+    try:
+        with locked(path.with_name(f".{path.name}.lock")):
+            yield from _collect(runs, path, sampling, pool)
+    except BlockingIOError as error:
+        raise UserError(f"{path}: {error} writes it; wait for that, or give another --results") from error
+
+
+def _collect(runs, path, sampling, pool):
     held = read_results(path)
     wanted = _columns(sampling)
     for row in held:
@@ -148,14 +214,12 @@ def collect(runs: Iterable[Run], path: Path, sampling: Sampling, pool: Executor)
                 raise UserError(f"{path}: {name} is {row[name]} there and {value} now; give the same, or another file")
     known = {row["key"] for row in held}
     missing = [run for run in runs if fingerprint(read_configuration(run.configuration_file)) not in known]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with path.open("a+", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not text:
+        whole = path.read_bytes().rpartition(b"\n")
+        file.truncate(len(whole[0] + whole[1]))  # without the half of a line, after a kill
+        if not whole[0]:
             writer.writeheader()
-        elif not text.endswith("\n"):  # the half of a line, after a kill: it stays, and is not read
-            file.write("\n")
         futures = {pool.submit(row_of, run, sampling): run for run in missing}
         for future in as_completed(futures):
             try:

@@ -6,17 +6,30 @@ A run's name tells its place in the grid, so a grid that grows keeps what is tra
 import hashlib
 import itertools
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from utils.experiments import NAME, Configuration, Run, UserError, configure, find_experiments, read_settings
 from utils.settings import Settings
 
+MOST_RUNS = 10_000  # planning takes about 10 ms a run, and a person should look at it
 LONGEST_TAG = 120  # bytes; file systems allow 255, and a person less
+
+
+def _leave_runs(overrides: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in overrides:
+        raise ValueError("seed: the seeds are those of `seeds`")
+    if empty := [key for key, value in overrides.items() if value == []]:
+        raise ValueError(f"{empty[0]}: an empty list of values leaves no run")
+    return overrides
+
+
+Overrides = Annotated[dict[str, Any], AfterValidator(_leave_runs)]
 
 
 class Part(Settings):
@@ -26,7 +39,7 @@ class Part(Settings):
     """
 
     experiments: Annotated[list[str], Field(min_length=1)]
-    overrides: dict[str, Any] = Field(default_factory=dict)
+    overrides: Overrides = Field(default_factory=dict)
 
     @field_validator("experiments")
     @classmethod
@@ -35,14 +48,9 @@ class Part(Settings):
             raise ValueError(f"no experiment is called {unknown[0]!r}; there are: {', '.join(find_experiments())}")
         return names
 
-    @field_validator("overrides")
-    @classmethod
-    def _leave_runs(cls, overrides):
-        if "seed" in overrides:
-            raise ValueError("seed: the seeds are those of `seeds`")
-        if empty := [key for key, value in overrides.items() if value == []]:
-            raise ValueError(f"{empty[0]}: an empty list of values leaves no run")
-        return overrides
+    def number_of_combinations(self, common: dict[str, Any]) -> int:
+        """Return how many combinations there are."""
+        return math.prod(len(value) for value in (common | self.overrides).values() if isinstance(value, list))
 
     def combinations(self, common: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Return for each combination the settings that name it, and those that all share, the common ones included."""
@@ -57,7 +65,7 @@ class Sweep(Settings):
 
     name: str
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
-    overrides: dict[str, Any] = Field(default_factory=dict)  # of all parts; a part's own come before
+    overrides: Overrides = Field(default_factory=dict)  # of all parts; a part's own come before
     parts: Annotated[list[Part], Field(min_length=1)]
 
     @field_validator("name")
@@ -80,6 +88,9 @@ class PlannedRun:
 def plan(path: Path) -> list[PlannedRun]:
     """Return the different runs of a sweep; raises UserError with one line per fault, of the grid or of any run."""
     sweep = read_settings(path, Sweep)
+    combinations = sum(len(p.experiments) * p.number_of_combinations(sweep.overrides) for p in sweep.parts)
+    if (number := combinations * len(sweep.seeds)) > MOST_RUNS:
+        raise UserError(f"{path}: parts: these are {number:,} runs; a sweep has at most {MOST_RUNS:,}")
     planned, names, faults = {}, {}, []
     for number, part in enumerate(sweep.parts):
         for experiment, (named, shared), seed in itertools.product(

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import BASE, make_network, make_problem
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from utils import figures, metrics, views
+from utils.noise_schedule import ExponentialSchedule
 from utils.score_networks import AnalyticalScoreNetwork
 
 SHAPES = {"2 atoms, 1 dimension": BASE, "2x2": [[0.2, 0.3], [0.7, 0.9]], "3x1": [[0.1], [0.45], [0.8]]}
@@ -41,6 +43,31 @@ def line_figure(problem, schedule, times=TIMES):
     gaussian, likely = views.gaussian_along_line(problem, x, direction, schedule.sigma(times))
     exact = views.along_line(truth, x, direction, times)
     return figures.ScoreLineFigure(*(a.numpy() for a in (positions, times, exact, gaussian, likely))), exact.numpy()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sigmas", [(1e-12, 1e-3, 1e-12), (0.001, 2.0, 0.01), (1.0, 100.0, 50.0)])
+def test_laws_at_one_point_and_without_structure_can_be_drawn(sigmas):
+    low, high, sigma_d = sigmas
+    problem, schedule = make_problem(sigma_d=sigma_d), ExponentialSchedule(sigma_min=low, sigma_max=high)
+    field, figure = field_figure(problem, schedule, TIMES)
+    arrows = np.zeros((len(TIMES), len(field.points), 2))
+    laws = np.stack([field.log_density(t) for t in torch.tensor(TIMES)])
+    figure.show_exact(arrows, laws)
+    opened(figure.png(arrows, "title"))
+    line, exact = line_figure(problem, schedule)
+    opened(line.png(exact, "title"))
+    densities = np.exp(laws.astype(np.float64))
+    opened(figures.png(figures.marginal_distribution_figure(TIMES, field.grid, densities, densities.mean(2))))
+
+
+def test_regions_of_a_flat_law_are_the_whole_torus_in_the_lightest_shade(problem, schedule):
+    field, figure = field_figure(problem, schedule, TIMES[:1])
+    law = np.random.default_rng(0).normal(0, 1e-7, (1, len(field.grid), len(field.grid)))
+    figure.show_exact(np.zeros((1, len(field.points), 2)), law)
+    pixels = figure.pixels(np.zeros((1, len(field.points), 2)), "")[..., :3]
+    shades = [np.all(pixels == np.array(to_rgb(shade)) * 255, axis=2).mean() for shade in figures.SHADES]
+    assert shades[0] > 0.1 and shades[1] == shades[2] == 0
 
 
 @pytest.mark.parametrize("strays", [0, 3, 400])

@@ -41,6 +41,14 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_file(tmp_pat
     assert path.read_text() == "old"
 
 
+def test_error_names_the_file_that_was_meant(tmp_path):
+    path = tmp_path / "numbers.json"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught, replacing(path) as temporary:
+        temporary.write_text("new")
+    assert caught.value.filename == str(path) and list(tmp_path.iterdir()) == [path]
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -57,6 +65,9 @@ def test_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(BlockingIOError, match=f"^process {process.pid} on "), locked(path):
+            pass
+        path.write_bytes(b"\xff")
+        with pytest.raises(BlockingIOError), locked(path):
             pass
         process.kill()
     with locked(path):

@@ -1,10 +1,13 @@
 """Where the commands run: without a home, a language or a display; in a clone that cannot be written."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
 from conftest import SHORT, active_environment, make_clone, mounted
 
 QUICK = ("--number-of-samples", "200", "--time-steps", "5")
@@ -53,6 +56,53 @@ def test_disk_that_is_full_ends_the_analysis_in_a_line(clone, tmp_path):
         assert str(small) in last_line and "No space left on device" in last_line
         assert "Traceback" not in done.stderr
         assert not [path for path in small.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_analysis_ends_in_a_sentence_and_leaves_no_half_file(clone, tmp_path, number):
+    """Once in the imports, once while it samples, once while it writes the video."""
+    output = tmp_path / "out"
+    command = [sys.executable, "analyse_experiments.py", "--experiments", "analytical", "--output-dir", str(output)]
+    for samples, moment in (("200", lambda: True), ("10000000", output.exists), ("200", lambda: videos(output))):
+        process = subprocess.Popen(
+            [*command, "--number-of-samples", samples, "--time-steps", "20"],
+            cwd=clone,
+            env=active_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(0.5)  # the interpreter is there, and listens
+        while not moment():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        said = process.communicate(timeout=20)[1].replace("\r", "\n").strip().splitlines()
+        assert process.returncode == 130 and "Traceback" not in "".join(said)
+        assert said[-1] == "Stopped; every file that was written is whole. The same command starts again."
+        assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+
+def videos(output):
+    return list(output.rglob(".*score_field.mp4"))
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.5, 0.9, 1.4])
+@pytest.mark.parametrize("command", ["training.train no_regularizer --run-name x", "training.side_by_side"])
+def test_ctrl_c_while_the_imports_last_shows_no_traceback(clone, tmp_path, command, delay):
+    copy = make_clone(tmp_path / "copy")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command.split()],
+        cwd=copy,
+        env=active_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode in (-signal.SIGINT, 130) and "Traceback" not in said, said
 
 
 def test_check_dependencies_asks_about_every_list_and_fails_where_one_fails(tmp_path):

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from conftest import ROOT, active_environment
 
 from training import side_by_side
 
@@ -74,3 +77,34 @@ def test_ctrl_c_reaches_each_once_and_starts_no_other(experiments, capsys):
     assert [(experiments / name / "signals").read_text() for name in "ab"] == ["interrupted\n"] * 2
     assert not (experiments / "c" / "started").exists()
     assert capsys.readouterr().out.splitlines() == ["stopped", "stopped"]
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from training import side_by_side
+from utils import experiments
+
+side_by_side.ROOT = Path(sys.argv[1])
+experiments.TRAINING = side_by_side.ROOT / "training"
+side_by_side.train_all(["a"], 1)
+"""
+
+
+def test_trainings_end_when_it_is_killed(experiments):
+    """Each is told to end with its standard input, which is a pipe from here."""
+    folder = experiments / "a"
+    (folder / "run.sh").write_text(f'cd "{folder}"; echo "$@" > words; touch started; cat; touch ended')
+    command = [sys.executable, "-c", ALONE, str(experiments.parent)]
+    with subprocess.Popen(command, cwd=ROOT, env=active_environment()) as process:
+        wait_for(folder / "started")
+        assert not (folder / "ended").exists() and (folder / "words").read_text() == "--end-with-stdin\n"
+        process.kill()
+    wait_for(folder / "ended")
+
+
+def wait_for(path):
+    until = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)

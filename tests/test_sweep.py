@@ -118,6 +118,20 @@ BAD_GRIDS = [
 ]
 
 
+def test_common_overrides_are_checked_like_those_of_a_part(tmp_path, capsys):
+    for override, said in (("seed: 77", "seed: the seeds are"), ("max_epochs: []", "max_epochs: an empty list")):
+        path = tmp_path / "bad.yaml"
+        path.write_text(f"name: tried\nseeds: [0]\noverrides:\n  {override}\nparts:\n  - experiments: [{NO}]\n")
+        assert main(["--config", str(path), "--dry-run"]) == 2
+        assert capsys.readouterr().err.startswith(f"{path}: overrides: {said}")
+
+
+def test_grid_that_is_too_large_is_refused_at_once(tmp_path, capsys):
+    path = grid(tmp_path / "large.yaml", (NO, {f"optimizer.{i}": list(range(8)) for i in range(6)}))
+    assert main(["--config", str(path), "--dry-run"]) == 2
+    assert "parts: these are 524,288 runs; a sweep has at most 10,000" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("parts", "lines"), BAD_GRIDS, ids=[lines[0] for _, lines in BAD_GRIDS])
 @pytest.mark.usefixtures("training")
 def test_bad_grid_is_refused_with_the_key_of_each_fault(tmp_path, capsys, parts, lines):

@@ -2,11 +2,17 @@
 
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import ROOT, SHORT, active_environment
 
 from utils import sweep_report, sweep_results
 from utils.analysis import Sampling
@@ -94,6 +100,98 @@ def test_results_of_other_sampling_or_another_version_are_not_mixed(training, tm
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="columns"):
         collected([run], path, pool)
+
+
+@pytest.mark.parametrize("lost", [1, 5, 30, 60])
+def test_half_of_a_row_is_no_row_and_is_written_again(rows, tmp_path, pool, lost):
+    path = tmp_path / "results.csv"
+    before = path.read_bytes()
+    path.write_bytes(before[:-lost])
+    found = sweep_results.read_results(path)
+    assert found == rows[:-1]
+    collected(find_runs("idea"), path, pool)
+    assert path.read_bytes() == before
+
+
+def spoilt(column, value):
+    return lambda cells: cells | {column: value}
+
+
+WIDTH = len(sweep_results.COLUMNS)
+DAMAGES = [
+    (spoilt("path_kl", "hello"), "path_kl: should be a number, given 'hello'"),
+    (spoilt("path_kl", "1e308"), "path_kl: should be a number, given '1e308'"),
+    (spoilt("path_kl", "1\0"), "path_kl: should be a number, given "),
+    (spoilt("path_kl", '"abc'), "unexpected end of data"),
+    (spoilt("seed", ""), "seed: should be a whole number, given ''"),
+    (spoilt("epochs", "x"), "epochs: should be a whole number, given 'x'"),
+    (spoilt("key", ""), "key: should be 16 hexadecimal digits, given ''"),
+    (spoilt("oracle", "x"), "oracle: should be True or False, given 'x'"),
+    (spoilt("width_ratio", "1,2"), f"it has {WIDTH + 1} cells instead of {WIDTH}"),
+    (spoilt("width_ratio", "x" * 200_000), "field larger than field limit"),
+    (lambda cells: {"key": "half"}, f"it has 1 cells instead of {WIDTH}"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=[said for _, said in DAMAGES])
+def test_damaged_row_is_named(rows, tmp_path, damage, said):
+    path = tmp_path / "results.csv"
+    lines = path.read_text().splitlines()
+    cells = dict(zip(sweep_results.COLUMNS, next(csv.reader([lines[4]])), strict=True))
+    plain = {name: f'"{value}"' if "," in value else value for name, value in cells.items()}
+    lines[4] = ",".join(damage(plain).values())
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=f"results.csv, line 5: {re.escape(said)}.*; remove the line"):
+        sweep_results.read_results(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\n", "a,b\n1,2\n".encode("utf-16"), b"\0\n"])
+def test_file_that_is_no_table_is_named(tmp_path, content):
+    (tmp_path / "results.csv").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape("results.csv: it")):
+        sweep_results.read_results(tmp_path / "results.csv")
+
+
+def test_two_at_once_do_not_mix_their_rows(training, tmp_path, pool):
+    path = tmp_path / "results.csv"
+    first, second = (train("no_regularizer", "idea", f"seed={seed}") for seed in (0, 1))
+    judged = sweep_results.collect([first, second], path, SAMPLING, pool)
+    next(judged)
+    with pytest.raises(UserError, match=f"results.csv: process {os.getpid()} on .* writes it; wait"):
+        collected([first, second], path, pool)
+    assert list(judged) and len(sweep_results.read_results(path)) == 2
+
+
+WORKER = """
+import os, time
+from utils.sweep_results import processes
+
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    with processes(1) as pool:
+        pool.submit(work).result()
+"""
+
+
+def test_processes_that_judge_end_with_the_one_that_started_them(tmp_path):
+    (tmp_path / "parent.py").write_text(WORKER)
+    variables = active_environment(PYTHONPATH=str(ROOT))
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+        until = time.monotonic() + 10
+        while is_running(worker):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def is_running(process):
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_damaged_run_is_named_and_the_others_are_judged(training, tmp_path, pool):

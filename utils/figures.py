@@ -31,7 +31,7 @@ styled = matplotlib.rc_context({"figure.dpi": 150, "axes.titlesize": "medium", "
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 ATOMS = ("relative coordinate of atom 1", "relative coordinate of atom 2")
-FLAT = 1e-3  # nats: of a law that varies less, rounding decides which regions are the smallest
+FLAT = 1e-3  # nats: what varies less is not worth a line
 MASSES = (0.989, 0.865, 0.393)  # the share of a plane Gaussian within 3, 2 and 1 widths
 SHADES = ("#E3F1FA", "#BCDFF4", "#8CC8EC")
 ARROW_SHRINKAGE = 8  # a displacement is at most about 0.5, and arrows start about 0.05 apart
@@ -75,9 +75,7 @@ def _regions(draw, grid, log_density, **options):
     ordered = np.sort(log_density, axis=None)[::-1]
     mass = np.cumsum(np.exp(ordered - ordered[0]))
     levels = np.array([*np.interp(MASSES, mass / mass[-1], ordered), ordered[0] + 1], dtype=float)
-    if np.ptp(ordered) < FLAT:  # the lightest shade everywhere, and no line
-        levels = ordered[0] + np.array([-1.0, 1.0, 2.0, 3.0])
-    levels += FLAT * np.arange(4)  # where all of the mass is at one point, they would be equal
+    levels += FLAT * np.arange(4)  # of a law that is flat, or at one point, they would be equal
     x = np.concatenate([grid[-1:] - 1, grid, grid[:1] + 1])
     return draw(x, x, np.pad(log_density, 1, "wrap").T, levels, **options)
 

@@ -67,7 +67,7 @@ def test_regions_of_a_flat_law_are_the_whole_torus_in_the_lightest_shade(problem
     figure.show_exact(np.zeros((1, len(field.points), 2)), law)
     pixels = figure.pixels(np.zeros((1, len(field.points), 2)), "")[..., :3]
     shades = [np.all(pixels == np.array(to_rgb(shade)) * 255, axis=2).mean() for shade in figures.SHADES]
-    assert shades[0] > 0.1 and shades[1] == shades[2] == 0
+    assert shades[0] > 0.1 and max(shades[1:]) < 0.01  # those of the key
 
 
 @pytest.mark.parametrize("strays", [0, 3, 400])

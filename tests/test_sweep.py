@@ -126,6 +126,14 @@ def test_common_overrides_are_checked_like_those_of_a_part(tmp_path, capsys):
         assert capsys.readouterr().err.startswith(f"{path}: overrides: {said}")
 
 
+@pytest.mark.parametrize("address", ["", "somewhere", "tcp://127.0.0.1:99999", "tls://127.0.0.1:8786"])
+@pytest.mark.usefixtures("training")
+def test_scheduler_that_cannot_be_is_refused_at_once(tmp_path, capsys, address):
+    path = grid(tmp_path / "g.yaml", (NO, {}))
+    assert main(["--config", str(path), "--scheduler", address]) == 2
+    assert capsys.readouterr().err.startswith(f"--scheduler {address}: ")
+
+
 def test_grid_that_is_too_large_is_refused_at_once(tmp_path, capsys):
     path = grid(tmp_path / "large.yaml", (NO, {f"optimizer.{i}": list(range(8)) for i in range(6)}))
     assert main(["--config", str(path), "--dry-run"]) == 2

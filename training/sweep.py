@@ -179,7 +179,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
             "distributed.scheduler.worker-saturation": 1.0,  # runs are long: none should queue at a busy worker
         }
     )
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
     from distributed.comm import get_address_host_port
 
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):  # what matters is said here
@@ -187,7 +187,11 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
     with contextlib.ExitStack() as stack:
         if (cluster := options.scheduler) is not None:
             try:
-                get_address_host_port(cluster)
+                _, port = get_address_host_port(cluster)
+                if port > 65535:
+                    raise ValueError(f"there is no port {port}")
+                if cluster.startswith("tls:") and not Security().get_connection_args("client")["ssl_context"]:
+                    raise ValueError("tls needs certificates, which Dask's configuration names (distributed.comm.tls)")
             except ValueError as error:
                 raise UserError(f"--scheduler {cluster}: {error}") from error
         elif options.slurm:

@@ -132,7 +132,7 @@ class Consistency(_Regularizer):
             return self.squared_gap(network, x, t, truth=truth, generator=generator)
         x, times = self.start(network, *self.choose_points(x, t, generator), generator)
         guide = network if self.guide is None else truth
-        sigma, earlier = (network.schedule.sigma(time)[:, None, None] for time in (times[-1], times[0]))
+        earlier, sigma = network.schedule.sigma(times[[0, -1]])[..., None, None]
         output = network(x, times[-1])
         known = None if self.guide else output.detach()
         ends = predictor_corrector(guide, x, times, generator=generator, first=known)

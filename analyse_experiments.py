@@ -125,7 +125,7 @@ def analyse_sweep(options: argparse.Namespace) -> int:
 
     from training.side_by_side import usable_processors
     from training.train import is_finished
-    from utils import sweep_report, sweep_results
+    from utils import sweep_groups, sweep_report, sweep_results
     from utils.analysis import Sampling
     from utils.experiments import UserError, find_runs
     from utils.report import write_report
@@ -151,7 +151,7 @@ def analyse_sweep(options: argparse.Namespace) -> int:
         pool.shutdown(cancel_futures=True)  # after a Ctrl-C too: the rows of finished runs are written already
     if not rows_of_sweep():
         raise UserError("\n".join(failures))
-    every_group = sweep_results.groups(sweep_results.read_results(results))  # another sweep may hold the baseline
+    every_group = sweep_groups.groups(sweep_results.read_results(results))  # another sweep may hold the baseline
     groups = [group for group in every_group if group.sweep == options.sweep]
     sweep_report.write_sweep(groups, folder, options.sweep)
     print(sweep_report.plain(groups))

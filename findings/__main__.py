@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from utils import comparison_figures, figures, sweep_report, sweep_results
 from utils.experiments import UserError
 from utils.files import replacing
+from utils.sweep_groups import Group, groups
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
@@ -26,14 +27,14 @@ class Findings:
 
     def __init__(self, path: Path):
         self.rows = sweep_results.read_results(path)
-        self.groups = sweep_results.groups(self.rows)
+        self.groups = groups(self.rows)
 
-    def of(self, *sweeps: str, **facts: object) -> list[sweep_results.Group]:
+    def of(self, *sweeps: str, **facts: object) -> list[Group]:
         """Return the groups of some sweeps with these attributes, for example regime or experiment."""
         chosen = [group for group in self.groups if group.sweep in sweeps]
         return [group for group in chosen if all(getattr(group, key) == value for key, value in facts.items())]
 
-    def one(self, *sweeps: str, **facts: object) -> sweep_results.Group:
+    def one(self, *sweeps: str, **facts: object) -> Group:
         """Return the one group with these attributes; raises ValueError where there is none, or another."""
         (group,) = self.of(*sweeps, **facts)
         return group
@@ -51,11 +52,11 @@ class Findings:
             parts.append(f"`{sweep_report.regime_title(regime)}`\n\n{table}")
         return "\n\n".join(parts)
 
-    def number(self, metric: str, group: sweep_results.Group) -> str:
+    def number(self, metric: str, group: Group) -> str:
         """Return the mean and interval of a metric, shares in percent."""
         return sweep_report.mean_text(group.means[metric], 100 if metric.endswith("fraction") else 1)
 
-    def difference(self, metric: str, group: sweep_results.Group, baseline: sweep_results.Group | None = None) -> str:
+    def difference(self, metric: str, group: Group, baseline: Group | None = None) -> str:
         """Return the paired difference of a metric to the same training without a regularizer, or to another one."""
         found = group.differences if baseline is None else group.differences_to(baseline)
         return sweep_report.difference_text(found[metric], 100 if metric.endswith("fraction") else 1)
@@ -76,7 +77,7 @@ class Findings:
         title = "Differences to the same training without a regularizer, in percent; paired by seed, 95 % intervals"
         return comparison_figures.forest_figure(sections, headings, title)
 
-    def percent(self, metric: str, group: sweep_results.Group) -> list[float]:
+    def percent(self, metric: str, group: Group) -> list[float]:
         """Return a paired difference and its interval in percent of the baseline's mean on the same seeds.
 
         Not-a-number where that mean is negative, as an estimate of next to nothing may be.
@@ -91,7 +92,7 @@ class Findings:
         few = [(group, max(mean.seeds for mean in group.means.values())) for group in self.groups]
         return "; ".join(f"{group.title}: {n} of {seeds}" for group, n in few if n < seeds) or "none"
 
-    def equal_cost_pairs(self) -> list[tuple[sweep_results.Group, sweep_results.Group]]:
+    def equal_cost_pairs(self) -> list[tuple[Group, Group]]:
         """Return the trainings with a regularizer, each with the baseline of COST times as many epochs."""
         return [
             (group, longer)
@@ -111,7 +112,7 @@ class Findings:
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def heading(group: sweep_results.Group) -> str:
+def heading(group: Group) -> str:
     """Return what a figure calls the way in which a group was trained: all but its regularizer."""
     seeds = sorted(map(int, group.runs))
     words = f"cosine schedule, {group.epochs:,} epochs" if group.regime else "as shipped"

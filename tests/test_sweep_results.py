@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, SHORT, active_environment
 
-from utils import sweep_report, sweep_results
+from utils import sweep_groups, sweep_report, sweep_results
 from utils.analysis import Sampling
 from utils.experiments import Run, UserError, configure, find_runs
 from utils.report import write_report
@@ -216,7 +216,7 @@ def rows(training, tmp_path, pool):
 
 
 def test_groups_are_paired_with_the_same_training_without_regularizer(rows):
-    plain, frozen, half, one = sorted(sweep_results.groups(rows), key=lambda g: (g.weight or 0, g.regime))
+    plain, frozen, half, one = sorted(sweep_groups.groups(rows), key=lambda g: (g.weight or 0, g.regime))
     if "fresh_noise" in plain.regime:
         plain, frozen = frozen, plain
     assert "fresh_noise=false" in frozen.regime and "fresh_noise" not in plain.regime
@@ -234,13 +234,13 @@ def test_other_seeds_in_another_sweep_make_a_group_of_their_own_with_the_same_ba
         train("fokker_planck_regularizer", "more", "regularizer.weight=0.5", f"seed={seed}")
     path = tmp_path / "results.csv"
     collected([*find_runs("again"), *find_runs("more")], path, pool)
-    groups = [g for g in sweep_results.groups(sweep_results.read_results(path)) if g.weight == 0.5]
+    groups = [g for g in sweep_groups.groups(sweep_results.read_results(path)) if g.weight == 0.5]
     assert {group.sweep: group.differences["path_kl"].seeds for group in groups} == {"idea": 3, "more": 2}
     assert {group.sweep: [*group.runs] for group in groups} == {"idea": ["0", "1", "2"], "more": ["3", "4"]}
 
 
 def test_report_of_a_sweep_has_every_group_and_the_page_shows_it(rows, tmp_path):
-    groups = sweep_results.groups(rows)
+    groups = sweep_groups.groups(rows)
     folder = tmp_path / "artifacts" / "sweeps" / "idea"
     sweep_report.write_sweep(groups, folder, "<script>idea</script>")
     with (folder / "summary.csv").open(newline="") as file:

@@ -13,7 +13,8 @@ from utils import comparison_figures, figures
 from utils.catalogue import METRICS as ABOUT
 from utils.files import replacing
 from utils.statistics import Difference, Mean
-from utils.sweep_results import METRICS, Group
+from utils.sweep_groups import Group
+from utils.sweep_results import METRICS
 
 SHOWN = {  # metric -> heading and factor of the tables
     "path_kl": ("path KL, nats", 1),

@@ -1,4 +1,4 @@
-"""The results of many runs: a CSV file that only grows, one row a run, and what the rows say over seeds.
+"""The results of many runs: a CSV file that only grows, one row a run.
 
 A row is keyed by a hash of the run's configuration, pictures and device left out, so a result is found again whatever
 the run is called. Rows with the same `group` differ in the seed alone; `baseline` is the group of the same training
@@ -14,10 +14,8 @@ import os
 import re
 import signal
 import threading
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -36,7 +34,6 @@ from utils.experiments import (
     read_configuration,
 )
 from utils.files import locked
-from utils.statistics import Difference, Mean, mean_over_seeds, paired_difference
 
 METRICS = (  # the columns of numbers; what each is, catalogue.py says
     "path_kl",
@@ -229,79 +226,3 @@ def _collect(runs, path, sampling, pool):
             else:
                 file.flush()
                 yield futures[future], None
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs of a sweep that differ in the seed alone."""
-
-    sweep: str
-    experiment: str
-    regime: str
-    setting: str
-    weight: float | None
-    oracle: bool
-    epochs: int  # the most that a run took
-    means: Mapping[str, Mean]
-    differences: Mapping[str, Difference]  # to the same training without regularizer, on the seeds that both have
-    runs: Mapping[str, Mapping[str, str]]  # seed -> row
-
-    @property
-    def title(self) -> str:
-        """What it is called in a table."""
-        if self.weight is None:
-            return self.experiment.replace("_", " ")
-        words = [
-            self.experiment.removesuffix("_regularizer").replace("_", " "),
-            f"weight {self.weight:g}",
-            self.setting,
-        ]
-        return ", ".join(filter(None, words))
-
-    def differences_to(self, baseline: "Group") -> dict[str, Difference]:
-        """Return the difference of every metric to another group, on the seeds that both have; nothing without any."""
-        return _differences(self.runs, baseline.runs)
-
-
-def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
-    """Return what the rows say over seeds: without regularizer first, then by experiment, setting and weight.
-
-    The same training in two sweeps, on other seeds, makes two groups; a baseline may come from any sweep.
-    """
-    of_sweep, anywhere = defaultdict(dict), defaultdict(dict)
-    for row in rows:
-        of_sweep[row["sweep"], row["group"]][row["seed"]] = anywhere[row["group"]][row["seed"]] = row
-    found = []
-    for (_, name), by_seed in of_sweep.items():
-        first = next(iter(by_seed.values()))
-        baseline = anywhere[first["baseline"]] if first["baseline"] != name else {}
-        values = {metric: [_number(row[metric]) for row in by_seed.values()] for metric in METRICS}
-        found.append(
-            Group(
-                sweep=first["sweep"],
-                experiment=first["experiment"],
-                regime=first["regime"],
-                setting=first["setting"],
-                weight=float(first["weight"]) if first["weight"] else None,
-                oracle=first["oracle"] == "True",
-                epochs=max(int(row["epochs"]) for row in by_seed.values()),
-                means={metric: mean_over_seeds(v) for metric, v in values.items() if not all(map(math.isnan, v))},
-                differences=_differences(by_seed, baseline),
-                runs=by_seed,
-            )
-        )
-    return sorted(found, key=lambda g: (g.weight is not None, g.experiment, g.setting, g.weight or 0))
-
-
-def _differences(by_seed, baseline):
-    if not (shared := [seed for seed in by_seed if seed in baseline]):
-        return {}
-
-    def values(source, metric):
-        return [_number(source[seed][metric]) for seed in shared]
-
-    return {metric: paired_difference(values(by_seed, metric), values(baseline, metric)) for metric in METRICS}
-
-
-def _number(text: str) -> float:
-    return float(text) if text else math.nan

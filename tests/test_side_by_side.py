@@ -12,13 +12,16 @@ from conftest import ROOT, active_environment
 
 from training import side_by_side
 
-# A stand-in for run.sh: it notes each Ctrl-C, and ends with the status that its file `status` holds when `go` is there.
+# A stand-in for run.sh: it notes each signal, and ends with the status that its file `status` holds when `go` is there.
 SCRIPT = """
 cd "$(dirname "$0")"
-trap 'echo interrupted >> signals; echo stopped; exit 130' INT
+exec 2> errors
+trap 'echo ended >> signals; echo stopped; exit 143' TERM
 touch started
-for _ in $(seq 200); do [ -e ../go ] && { echo "$(basename "$PWD") said this"; exit "$(cat status)"; }; sleep 0.05; done
-exit 99
+for _ in {1..200}; do [ -e ../go ] && break; sleep 0.05; done
+echo "${PWD##*/} said this"
+read -r status < status
+exit "$status"
 """
 
 
@@ -30,7 +33,7 @@ def experiments(training, monkeypatch):
     for name in ("a", "b", "c"):
         (training / name).mkdir()
         (training / name / "run.sh").write_text(SCRIPT)
-        (training / name / "status").write_text("0")
+        (training / name / "status").write_text("0\n")
         (training / name / "specific_config.yaml").write_text("{}")
     return training
 
@@ -61,7 +64,7 @@ def test_as_many_at_once_as_asked_for(experiments):
 
 
 def test_one_that_fails_stops_no_other(experiments, capsys):
-    (experiments / "a" / "status").write_text("2")
+    (experiments / "a" / "status").write_text("2\n")
     (experiments / "go").touch()
     assert side_by_side.train_all(["a", "b", "c"], at_once=1) == 1
     assert sorted(capsys.readouterr().out.splitlines()) == [f"{name} said this" for name in "abc"]
@@ -74,9 +77,18 @@ def test_ctrl_c_reaches_each_once_and_starts_no_other(experiments, capsys):
         then=lambda: os.kill(os.getpid(), signal.SIGINT),
     )
     assert side_by_side.train_all(["a", "b", "c"], at_once=2) == 130
-    assert [(experiments / name / "signals").read_text() for name in "ab"] == ["interrupted\n"] * 2
+    assert [(experiments / name / "signals").read_text() for name in "ab"] == ["ended\n"] * 2
     assert not (experiments / "c" / "started").exists()
     assert capsys.readouterr().out.splitlines() == ["stopped", "stopped"]
+
+
+def test_ctrl_c_ends_a_script_that_waits_for_a_child(experiments):
+    """As run.sh does while it looks at the environment: bash alone would go on after a child that ends well."""
+    folder = experiments / "a"
+    (folder / "run.sh").write_text(f'cd "{folder}"; touch started; sleep 1; touch went-on; sleep 60')
+    when(folder / "started", then=lambda: (time.sleep(0.2), os.kill(os.getpid(), signal.SIGINT)))
+    assert side_by_side.train_all(["a"], at_once=1) == 130
+    assert not (folder / "went-on").exists()
 
 
 ALONE = """

@@ -1,6 +1,6 @@
 """Trains run1 of every experiment side by side: as many at once as there are processors, one thread each.
 
-Each is its own run.sh, and how far it is stands in its curves.csv. Ctrl-C is passed on, so that all end cleanly.
+Each is its own run.sh, and how far it is stands in its curves.csv. After a Ctrl-C all end cleanly.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Training:
         self.experiment, self.line, self.curves = experiment, line, Run(experiment).curves_file
         self.said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by close)
         script = ROOT / "training" / experiment / "run.sh"
-        # In a session of its own, so that a Ctrl-C comes once, from here: a second one would end it without saving.
+        # In a session of its own, so that a Ctrl-C is for this process alone: one more would end it without saving.
         self.process = subprocess.Popen(
             ["bash", script, "--end-with-stdin"],  # that is a pipe, which closes however this process ends
             stdin=subprocess.PIPE,
@@ -49,6 +49,11 @@ class Training:
             rows = self.curves.read_text(encoding="utf-8").count("\n") - 1
             self.bar.update(rows - self.bar.n)
         return self.process.poll() is not None
+
+    def interrupt(self) -> None:
+        """End it and all that its run.sh has started; by SIGTERM, since bash may forget a SIGINT while it waits."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
 
     def close(self) -> int:
         """Remove the bar, print what the training said, and return its exit status."""
@@ -76,7 +81,7 @@ def train_all(experiments: list[str], at_once: int) -> int:
             waiting.clear()
             statuses.append(130)
             for training in running:
-                training.process.send_signal(signal.SIGINT)
+                training.interrupt()
     return 130 if 130 in statuses else int(any(statuses))
 
 

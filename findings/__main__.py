@@ -3,6 +3,7 @@
 The text is FINDINGS.md.jinja here. Its tables, and every number in a sentence, are computed from the rows.
 """
 
+import csv
 import math
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from utils import comparison_figures, figures, sweep_report, sweep_results
 from utils.experiments import UserError
 from utils.files import replacing
+from utils.statistics import paired_difference
 from utils.sweep_groups import Group, groups
 
 HERE = Path(__file__).parent
@@ -26,7 +28,7 @@ class Findings:
     """What the template asks for: tables and comparisons of the groups of runs in results.csv."""
 
     def __init__(self, path: Path):
-        self.rows = sweep_results.read_results(path)
+        self.folder, self.rows = path.parent, sweep_results.read_results(path)
         self.groups = groups(self.rows)
 
     def of(self, *sweeps: str, **facts: object) -> list[Group]:
@@ -64,6 +66,17 @@ class Findings:
     def epochs(self, *sweeps: str, **facts: object) -> str:
         """Return after how many epochs the trainings of the one group with these attributes ended, on average."""
         return f"{mean(int(row['epochs']) for row in self.one(*sweeps, **facts).runs.values()):.0f}"
+
+    def ode_check(self) -> str:
+        """Return the paired difference of the ODE KL in ode_check.csv, the penalised trainings' to the plain ones'."""
+        with (self.folder / "ode_check.csv").open(newline="", encoding="utf-8") as file:
+            rows = [(row["experiment"], int(row["seed"]), float(row["ode_kl"])) for row in csv.DictReader(file)]
+        plain, penalised = (
+            {seed: kl for experiment, seed, kl in rows if experiment == name}
+            for name in ("no_regularizer", "fokker_planck_regularizer")
+        )
+        difference = paired_difference([penalised[seed] for seed in plain], list(plain.values()))
+        return sweep_report.difference_text(difference)
 
     def forest(self) -> figures.Figure:
         """Return the figure of all differences to the baselines, but for those of the sweep `weights`."""

@@ -161,12 +161,12 @@ def marginal_distribution_figure(times: Array, grid: Array, densities: Array, ma
 @styled
 def score_error_figure(times: Array, curves: Mapping[str, tuple[Array, Array | None]], title: str) -> Figure:
     """Return the score error against t: label -> (values, standard errors or None), each (k,), dimensionless."""
-    figure = _figure(7.5, 4.8 + 0.12 * len(curves), layout="constrained")
+    figure = _figure(8, 4.8 + 0.12 * len(curves), layout="constrained")
     axes = figure.subplots()
     colours = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, "black")
     dashes = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)))  # it reads in grey as well
     for i, (label, (values, errors)) in enumerate(curves.items()):
-        label = label if np.any(values > 0) else f"{label} (exactly 0)"
+        label = label if np.any(values > 0) else f"{label} (is 0)"
         axes.plot(times, values, color=colours[i % 7], linestyle=dashes[i % 7], label=label)
         if errors is not None:
             axes.fill_between(times, values - errors, values + errors, color=colours[i % 7], alpha=0.2, linewidth=0)

@@ -78,7 +78,7 @@ def test_stopped_analysis_ends_in_a_sentence_and_leaves_no_half_file(clone, tmp_
             time.sleep(0.02)
         process.send_signal(number)
         said = process.communicate(timeout=20)[1].replace("\r", "\n").strip().splitlines()
-        assert process.returncode == 130 and "Traceback" not in "".join(said)
+        assert process.returncode == 130 and "Traceback" not in "".join(said), said
         assert said[-1] == "Stopped; every file that was written is whole. The same command starts again."
         assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 

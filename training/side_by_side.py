@@ -66,10 +66,22 @@ class Training:
 
 
 def train_all(experiments: list[str], at_once: int) -> int:
-    """Train these experiments, so many at once; return 0, 1 where one failed, or 130 after a Ctrl-C."""
-    waiting, running, statuses = list(experiments), [], []
-    while waiting or running:
-        try:
+    """Train these experiments, so many at once; return 0, 1 where one failed, or 130 after a Ctrl-C or SIGTERM."""
+    waiting, running, statuses, interrupted = list(experiments), [], [], False
+
+    def interrupt(*_):  # no exception: that could come between the start of a training and its place in `running`
+        nonlocal interrupted
+        interrupted = True
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while waiting or running:
+            if interrupted:
+                interrupted = False
+                waiting.clear()
+                statuses.append(130)
+                for training in running:
+                    training.interrupt()
             while waiting and len(running) < at_once:
                 line = min(set(range(at_once)) - {training.line for training in running})
                 running.append(Training(waiting.pop(0), line))
@@ -77,11 +89,9 @@ def train_all(experiments: list[str], at_once: int) -> int:
             for training in [training for training in running if training.is_over()]:
                 running.remove(training)
                 statuses.append(training.close())
-        except KeyboardInterrupt:
-            waiting.clear()
-            statuses.append(130)
-            for training in running:
-                training.interrupt()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 130 if 130 in statuses else int(any(statuses))
 
 
@@ -94,8 +104,6 @@ def usable_processors() -> int:
 
 def main() -> int:
     """Train them all; return the exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     # The baseline is the quickest: as the last one it leaves no processor idle for long.
     experiments, at_once = find_experiments()[::-1], usable_processors()
     print(f"Training {len(experiments)} experiments, {min(at_once, len(experiments))} at once.", flush=True)

@@ -72,7 +72,7 @@ def test_stopped_analysis_ends_in_a_sentence_and_leaves_no_half_file(clone, tmp_
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(0.5)  # the interpreter is there, and listens
+        time.sleep(1.2)  # the interpreter is there, and listens
         while not moment():
             assert process.poll() is None
             time.sleep(0.02)
@@ -87,7 +87,7 @@ def videos(output):
     return list(output.rglob(".*score_field.mp4"))
 
 
-@pytest.mark.parametrize("delay", [0.2, 0.5, 0.9, 1.4])
+@pytest.mark.parametrize("delay", [0.6, 1.0, 1.5])
 @pytest.mark.parametrize("command", ["training.train no_regularizer --run-name x", "training.side_by_side"])
 def test_ctrl_c_while_the_imports_last_shows_no_traceback(clone, tmp_path, command, delay):
     copy = make_clone(tmp_path / "copy")

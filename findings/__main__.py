@@ -56,12 +56,12 @@ class Findings:
 
     def number(self, metric: str, group: Group) -> str:
         """Return the mean and interval of a metric, shares in percent."""
-        return sweep_report.mean_text(group.means[metric], 100 if metric.endswith("fraction") else 1)
+        return sweep_report.mean_text(group.means[metric], factor(metric))
 
     def difference(self, metric: str, group: Group, baseline: Group | None = None) -> str:
         """Return the paired difference of a metric to the same training without a regularizer, or to another one."""
         found = group.differences if baseline is None else group.differences_to(baseline)
-        return sweep_report.difference_text(found[metric], 100 if metric.endswith("fraction") else 1)
+        return sweep_report.difference_text(found[metric], factor(metric))
 
     def epochs(self, *sweeps: str, **facts: object) -> str:
         """Return after how many epochs the trainings of the one group with these attributes ended, on average."""
@@ -123,6 +123,11 @@ class Findings:
             differences = [self.difference(metric, group, longer) for metric in sweep_report.PAIRED]
             lines.append([group.title, str(group.epochs), str(longer.epochs), *differences])
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def factor(metric: str) -> int:
+    """Return what a number in a sentence is multiplied by: shares are in percent."""
+    return 100 if metric.endswith("fraction") else 1
 
 
 def heading(group: Group) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from tensorboard.summary.writer import event_file_writer
 
 from utils import experiments
 from utils.noise_schedule import ExponentialSchedule
@@ -129,12 +128,6 @@ def active_environment(**others):
 def in_shell(*words, cwd, **variables):
     """Run a command in such a shell; return what it printed and its exit status."""
     return subprocess.run(words, cwd=cwd, env=active_environment(**variables), capture_output=True, text=True)
-
-
-@pytest.fixture
-def few_event_files(monkeypatch):
-    """Their names end with a count within the process and are sorted as text, so a tenth would not come last."""
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 @contextlib.contextmanager

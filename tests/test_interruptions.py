@@ -26,10 +26,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from trained import equal, events, outcome, steps, train
 
 from training.callbacks import SAVE_EVERY_N_EPOCHS, WholeFilesOnly
-from training.lightning_module import MONITOR
+from training.lightning_module import MONITOR, ScoreMatching
 from training.train import main
-
-pytestmark = pytest.mark.usefixtures("few_event_files")
 
 LONG = (
     "max_epochs=60",
@@ -150,6 +148,25 @@ def test_signal_at_any_moment_changes_nothing_but_the_time(short_whole, training
     assert train(*WORDS) == 0
     stopped = outcome(training / "no_regularizer" / "output" / "run1")
     assert [key for key in short_whole if not equal(stopped[key], short_whole[key])] == []
+
+
+@pytest.mark.usefixtures("signals_restored")
+def test_run_stopped_twice_by_machines_whose_clocks_run_ahead_shows_every_epoch(short_whole, training, monkeypatch):
+    folder, on_epoch_end = training / "no_regularizer" / "output" / "run1", ScoreMatching.on_train_epoch_end
+
+    def stop_after_some_epochs(module):
+        on_epoch_end(module)
+        if module.epochs_done in (3, 6):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ScoreMatching, "on_train_epoch_end", stop_after_some_epochs)
+    for ahead in (7200, 3600):
+        assert train(*WORDS) == 143
+        latest = max(folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns)
+        latest.rename(folder / f"events.out.tfevents.{int(time.time()) + ahead:010d}.other_machine.1.0")
+    assert train(*WORDS) == 0
+    result = outcome(folder)
+    assert [key for key in short_whole if not equal(result[key], short_whole[key])] == []
 
 
 @pytest.mark.usefixtures("signals_restored")

@@ -20,8 +20,6 @@ from utils.experiments import Run, configure, find_experiments
 from utils.files import locked
 from utils.randomness import keyed_generator
 
-pytestmark = pytest.mark.usefixtures("few_event_files")
-
 SCALARS = {
     "score_matching_loss/training",
     "score_matching_loss/validation",

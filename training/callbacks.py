@@ -4,6 +4,7 @@ import copy
 import io
 import signal
 import sys
+import time
 from functools import cached_property
 from pathlib import Path
 
@@ -116,11 +117,28 @@ class WholeFilesOnly(TorchCheckpointIO):
             temporary.write_bytes(content.getbuffer())
 
 
+EVENT_FILES = "events.out.tfevents."  # then the second a file was begun in, the machine, the process, a count
+
+
+def put_earlier_events_first(folder: Path) -> None:
+    """See that a resumed run's next event file is read last, or TensorBoard drops the new epochs for the lost ones.
+
+    It reads the files in the order of their names. Where the clock was set back, runs behind that of the machine
+    that began the run, or still shows the same second, the earlier files are renamed to the beginning of time.
+    """
+    earlier = sorted(folder.glob(f"{EVENT_FILES}*"))
+    if earlier and earlier[-1].name >= f"{EVENT_FILES}{int(time.time()):010d}":
+        for place, path in enumerate(earlier):
+            _, _, rest = path.name.removeprefix(EVENT_FILES).partition(".")
+            path.rename(folder / f"{EVENT_FILES}{place:010d}.{rest}")
+
+
 class RunLogger(TensorBoardLogger):
     """TensorBoard's event files and curves.csv, in the run's folder; a resumed run goes on after epochs_done."""
 
     def __init__(self, run: Run, epochs_done: int):
         folder = run.folder
+        put_earlier_events_first(folder)
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False, purge_step=epochs_done)
         self.curves = Curves(run.curves_file, epochs_done)
 

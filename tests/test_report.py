@@ -119,6 +119,18 @@ def test_a_reason_that_was_recorded_is_shown(tmp_path, read):
     assert read().row("no_")[1] == "– the score diverges"  # noqa: RUF001
 
 
+def test_a_fraction_is_shown_in_percent_and_sorted_as_it_is(tmp_path, read):
+    path = write_run(tmp_path, "no_regularizer", [0.3, 0.0213], video=False) / "metrics.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["stray_fraction"] |= {"unit": "fraction", "standard_error": 0.0014, "interval": [0.0187, 0.0243]}
+    path.write_text(json.dumps(content))
+    page = read()
+    assert page.row("no_")[2] == "2.13 ± 0.14 95 %: 1.87 to 2.43"
+    assert page.row("experiment")[2] == "stray fraction %, ↓ lower is better"
+    assert "Unit: %." in page.text
+    assert ("td", {"data-value": "0.0213"}) in page.tags
+
+
 @pytest.mark.parametrize("seconds", [3.21, {"sampling": 1.0, "video": 2.21}, {"sampling": 1.0, "total": 3.21}])
 def test_the_time_of_the_analysis_is_shown_whole(tmp_path, read, seconds):
     write_run(tmp_path, "no_regularizer", [0.3], video=False, wall_clock_seconds=seconds)

@@ -12,7 +12,7 @@ class Metric(NamedTuple):
     """The description of one number; `better` is None for what is neither good nor bad, such as a control."""
 
     label: str
-    unit: str  # empty for a dimensionless number
+    unit: str  # empty for a dimensionless number; a fraction is shown in percent
     definition: str
     source: str
     better: Better | None
@@ -98,7 +98,7 @@ METRICS: dict[str, Metric] = {
         "path KL from the loss less path KL, at the same points: 0 within its error", TOY, "closer to 0",
     ),
     "stray_fraction": Metric(
-        "strays", "",
+        "strays", "fraction",
         "share of samples farther than 5 sigma_0 from their nearest mode (periodic distance), "
         "sigma_0 = sqrt(sigma_d^2 + sigma_min^2)", TOY, "lower",
     ),
@@ -144,7 +144,7 @@ METRICS: dict[str, Metric] = {
         TOY, None,
     ),
     "ode_stray_fraction": Metric(
-        "ODE strays", "", "share of stray samples of the probability-flow ODE from the exact law at t = 1",
+        "ODE strays", "fraction", "share of stray samples of the probability-flow ODE from the exact law at t = 1",
         TOY, "lower",
     ),
     "circulation": Metric(

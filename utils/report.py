@@ -77,9 +77,21 @@ class Metric(_Read):
         return None if math.isfinite(self.value) else "not finite"
 
     @property
+    def shown_unit(self) -> str:
+        """The unit of the texts: shares of samples are recorded as fractions and shown in percent."""
+        return "%" if self.unit == "fraction" else self.unit or ""
+
+    @property
+    def factor(self) -> float:
+        """What the value is multiplied with to be in that unit."""
+        return 100.0 if self.unit == "fraction" else 1.0
+
+    @property
     def texts(self) -> tuple[str, str]:
         """The value and its standard error as text, to two digits of the error; nothing for an error that is not."""
-        return ("\N{EN DASH}", "") if self.missing else format_estimate(self.value, self.standard_error)
+        if self.missing:
+            return "\N{EN DASH}", ""
+        return format_estimate(self.factor * self.value, self.standard_error and self.factor * self.standard_error)
 
     @property
     def range(self) -> str:
@@ -88,7 +100,7 @@ class Metric(_Read):
             return ""
         if self.interval[0] == self.interval[1]:
             return ""  # all draws are the same: it says nothing
-        return "95 %: {:.3g} to {:.3g}".format(*self.interval)
+        return "95 %: {:.3g} to {:.3g}".format(*(self.factor * end for end in self.interval))
 
 
 class Entry(_Read):

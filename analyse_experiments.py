@@ -121,8 +121,6 @@ def analyse(options: argparse.Namespace) -> int:
 
 def analyse_sweep(options: argparse.Namespace) -> int:
     """Judge the finished runs of a sweep that the results do not hold yet; write what all say over seeds."""
-    from tqdm import tqdm
-
     from training.side_by_side import usable_processors
     from training.train import is_finished
     from utils import sweep_groups, sweep_report, sweep_results
@@ -143,8 +141,7 @@ def analyse_sweep(options: argparse.Namespace) -> int:
         raise UserError(f"there is no finished run of a sweep {options.sweep!r}: python -m training.sweep trains them")
     pool = sweep_results.processes(usable_processors())
     try:
-        judged = sweep_results.collect(finished, results, Sampling.of(options), pool)
-        for run, fault in tqdm(judged, desc="judged", unit="run", disable=None):
+        for run, fault in sweep_results.collect(finished, results, Sampling.of(options), pool):
             if fault:
                 failures.append(f"{run.experiment}, {run.name}: {fault}")
     finally:

@@ -16,7 +16,8 @@ from conftest import ROOT, SHORT, active_environment
 
 from utils import sweep_groups, sweep_report, sweep_results
 from utils.analysis import Sampling
-from utils.experiments import Run, UserError, configure, find_runs
+from utils.evaluation import evaluate
+from utils.experiments import Run, UserError, configure, find_runs, load_run
 from utils.report import write_report
 
 SAMPLING = Sampling(number_of_samples=40, time_steps=5, corrector_steps=0, start="uniform", seed=1)
@@ -88,6 +89,18 @@ def test_rows_are_added_once_and_earlier_ones_kept(training, tmp_path, pool):
     third = train("no_regularizer", "idea", "seed=2")
     assert collected([first, second, third], path, pool) == [(third, None)]
     assert [row["seed"] for row in sweep_results.read_results(path)] == ["0", "1", "2"]
+
+
+def test_a_run_that_is_judged_beside_others_shows_no_bar_of_its_own(training, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run = train("no_regularizer", "idea", "seed=0")
+    sweep_results.row_of(run, SAMPLING)
+    assert capsys.readouterr().err == ""
+    configuration, network, _ = load_run(run)
+    states = SAMPLING.draw(network, configuration, progress=True)
+    evaluate(network, configuration, states, 1, progress=True)
+    bars = capsys.readouterr().err
+    assert "samples: " in bars and "numbers: " in bars
 
 
 def test_results_of_other_sampling_or_another_version_are_not_mixed(training, tmp_path, pool):

@@ -61,13 +61,18 @@ class Sampling:
         """How often the network is evaluated for one sample."""
         return self.time_steps * (1 + self.corrector_steps)
 
-    def draw(self, network: ScoreNetwork, configuration: Configuration) -> dict[float, Tensor]:
-        """Return samples of the reverse diffusion, (sample, atom, dimension), at a few times on the way from 1 to 0."""
+    def draw(self, network: ScoreNetwork, configuration: Configuration, progress: bool = False) -> dict[float, Tensor]:
+        """Return samples of the reverse diffusion, (sample, atom, dimension), at a few times on the way from 1 to 0.
+
+        `progress` shows a bar, where there is a terminal.
+        """
         generator, times = keyed_generator(self.seed, "sampling"), self.times
         stops = sorted({round(i * self.time_steps / (STOPS - 1)) for i in range(STOPS)}, reverse=True)
         chunks: dict[float, list[Tensor]] = {times[i].item(): [] for i in stops}
         options = {"corrector_steps": self.corrector_steps, "generator": generator}
-        with tqdm(total=self.number_of_samples, desc="  samples", leave=False, disable=None) as bar:
+        with tqdm(
+            total=self.number_of_samples, desc="  samples", leave=False, disable=None if progress else True
+        ) as bar:
             for first in range(0, self.number_of_samples, CHUNK):
                 x = self._start(min(CHUNK, self.number_of_samples - first), configuration, generator)
                 chunks[1.0].append(x)
@@ -101,11 +106,11 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
     torch.set_num_threads(1)
     clock = Clock()
     folder = folder_of(run, output)
-    states = sampling.draw(network, configuration)
+    states = sampling.draw(network, configuration, progress=True)
     check_finite(states, run)
     clock.lap("sampling")
     x = states[0.0]
-    report = evaluate(network, configuration, states, sampling.seed)
+    report = evaluate(network, configuration, states, sampling.seed, progress=True)
     clock.lap("metrics")
     with replacing(folder / "samples.npz") as temporary:
         np.savez_compressed(temporary, samples=x.numpy(), **asdict(sampling))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from utils import diagnostics, metrics
 from utils.estimates import BINS, Curve, Estimate, points_under_both_laws
@@ -39,8 +40,17 @@ class Report:
         self.curves |= {name + ending: curve for name, curve in (curves or {}).items()}
 
 
-def evaluate(network: ScoreNetwork, configuration: Configuration, states: Mapping[float, Tensor], seed: int) -> Report:
-    """Return every number of a network and of its samples; states holds these at times along the sampler, 0 the end."""
+def evaluate(
+    network: ScoreNetwork,
+    configuration: Configuration,
+    states: Mapping[float, Tensor],
+    seed: int,
+    progress: bool = False,
+) -> Report:
+    """Return every number of a network and of its samples; states holds these at times along the sampler, 0 the end.
+
+    `progress` shows a bar, where there is a terminal: the exact law of many atoms takes minutes.
+    """
     report, problem = Report(), configuration.toy_problem
     truth, training_set = configuration.build_truth(), configuration.training_set()
 
@@ -52,13 +62,14 @@ def evaluate(network: ScoreNetwork, configuration: Configuration, states: Mappin
         counted += len(arguments[0])
 
     counted, hook = 0, network.register_forward_pre_hook(count)
-    for part, run in (
+    parts = (
         ("score", lambda: _score(report, network, truth, draws)),
         ("field", lambda: _field(report, network, truth, draws)),
         ("ODE", lambda: _ode(report, network, truth, draws)),
         ("memorisation", lambda: _memorisation(report, network, truth, training_set, draws)),
         ("samples", lambda: _samples(report, states, truth, training_set, draws)),
-    ):
+    )
+    for part, run in tqdm(parts, desc="  numbers", leave=False, disable=None if progress else True):
         began, counted = time.perf_counter(), 0
         run()
         report.seconds[part] = time.perf_counter() - began

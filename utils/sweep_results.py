@@ -20,6 +20,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from utils.analysis import Sampling, check_finite, code_version
 from utils.evaluation import evaluate
@@ -218,7 +219,8 @@ def _collect(runs, path, sampling, pool):
         if not whole[0]:
             writer.writeheader()
         futures = {pool.submit(row_of, run, sampling): run for run in missing}
-        for future in as_completed(futures):
+        finished = as_completed(futures)
+        for future in tqdm(finished, "judged", len(futures), unit="run", disable=None if futures else True):
             try:
                 writer.writerow(future.result())
             except UserError as error:

@@ -150,6 +150,7 @@ def analyse_sweep(options: argparse.Namespace) -> int:
         raise UserError("\n".join(failures))
     every_group = sweep_groups.groups(sweep_results.read_results(results))  # another sweep may hold the baseline
     groups = [group for group in every_group if group.sweep == options.sweep]
+    groups = sweep_groups.with_baselines(groups, every_group)
     sweep_report.write_sweep(groups, folder, options.sweep)
     print(sweep_report.plain(groups))
     page, left_out_of_page = write_report(options.output_dir)

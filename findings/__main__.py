@@ -11,15 +11,24 @@ from statistics import mean
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from findings import ode_check
 from utils import comparison_figures, figures, sweep_report, sweep_results
 from utils.experiments import UserError
-from utils.files import replacing
-from utils.statistics import paired_difference
-from utils.sweep_groups import Group, groups
+from utils.files import replacing, sentence
+from utils.statistics import mean_over_seeds, paired_difference
+from utils.sweep_groups import Group, groups, with_baselines
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
-COST = 1.8  # of an epoch with the Fokker-Planck penalty or with consistency, in plain ones; see benchmarks/README.md
+COST = 1.8  # of an epoch with a regularizer, in plain ones: what the baselines of `long` were given
+EFFECTS = {  # metric -> heading and factor of the table on what a penalty does to the field
+    "score_error_noised": ("score error, noised", 1),
+    "score_error_uniform": ("score error, uniform", 1),
+    "residual_advective_noised": ("residual, noised", 1),
+    "residual_advective_uniform": ("residual, uniform", 1),
+    "consistency_excess_noised": ("excess gap, noised, 1e-3", 1e3),
+    "consistency_excess_uniform": ("excess gap, uniform", 1),
+}
 COMPARED = ("shipped", "around", "confirm", "long", "variants")  # sweeps; weights.png shows the other one
 REGIMES = {"fresh_noise=false": "frozen noise", "permutation_equivariant=false": "no permutations"}
 
@@ -48,11 +57,25 @@ class Findings:
 
     def tables(self, *sweeps: str, **facts: object) -> str:
         """Return a table for each regime of some groups, under its name."""
-        chosen, parts = self.of(*sweeps, **facts), []
+        chosen, parts = with_baselines(self.of(*sweeps, **facts), self.groups), []
         for regime in sorted({group.regime for group in chosen}, key=lambda regime: (len(regime), regime)):
-            table = sweep_report.markdown([group for group in chosen if group.regime == regime])
-            parts.append(f"`{sweep_report.regime_title(regime)}`\n\n{table}")
+            lines = [sweep_report.headings(), *(sweep_report.cells(g) for g in chosen if g.regime == regime)]
+            title = sweep_report.regime_title(regime)
+            parts.append(f"Settings: {f'`{title}`' if regime else title}\n\n{markdown(lines)}")
         return "\n\n".join(parts)
+
+    def effects(self, *sweeps: str, **facts: object) -> str:
+        """Return a table of the field's own numbers: the baseline's means, and the differences of the others to it."""
+        lines = [["training", *(heading for heading, _ in EFFECTS.values())]]
+        for group in with_baselines(self.of(*sweeps, **facts), self.groups):
+            texts = [
+                sweep_report.difference_text(group.differences[metric], factor)
+                if group.differences
+                else sweep_report.mean_text(group.means[metric], factor)
+                for metric, (_, factor) in EFFECTS.items()
+            ]
+            lines.append([sweep_report.label(group), *texts])
+        return markdown(lines)
 
     def number(self, metric: str, group: Group) -> str:
         """Return the mean and interval of a metric, shares in percent."""
@@ -67,16 +90,20 @@ class Findings:
         """Return after how many epochs the trainings of the one group with these attributes ended, on average."""
         return f"{mean(int(row['epochs']) for row in self.one(*sweeps, **facts).runs.values()):.0f}"
 
-    def ode_check(self) -> str:
-        """Return the paired difference of the ODE KL in ode_check.csv, the penalised trainings' to the plain ones'."""
+    def ode_check(self) -> dict[str, str]:
+        """Return what ode_check.csv says of the ODE KL: the means of the plain and of the penalised trainings of
+        `confirm`, and their paired difference. Raises UserError where it holds other trainings."""
         with (self.folder / "ode_check.csv").open(newline="", encoding="utf-8") as file:
-            rows = [(row["experiment"], int(row["seed"]), float(row["ode_kl"])) for row in csv.DictReader(file)]
-        plain, penalised = (
-            {seed: kl for experiment, seed, kl in rows if experiment == name}
-            for name in ("no_regularizer", "fokker_planck_regularizer")
-        )
-        difference = paired_difference([penalised[seed] for seed in plain], list(plain.values()))
-        return sweep_report.difference_text(difference)
+            found = {(row["experiment"], row["seed"]): float(row["ode_kl"]) for row in csv.DictReader(file)}
+        seeds = sorted(self.one("confirm", experiment="no_regularizer", regime="").runs)
+        plain, penalised = ([found.pop((name, seed), math.nan) for seed in seeds] for name in ode_check.EXPERIMENTS)
+        if found or not all(map(math.isfinite, plain + penalised)):
+            raise UserError(f"{self.folder / 'ode_check.csv'}: it holds other trainings than the sweep `confirm`")
+        return {
+            "plain": sweep_report.mean_text(mean_over_seeds(plain)),
+            "penalised": sweep_report.mean_text(mean_over_seeds(penalised)),
+            "difference": sweep_report.difference_text(paired_difference(penalised, plain)),
+        }
 
     def forest(self) -> figures.Figure:
         """Return the figure of all differences to the baselines, but for those of the sweep `weights`."""
@@ -109,7 +136,7 @@ class Findings:
         """Return the trainings with a regularizer, each with the baseline of COST times as many epochs."""
         return [
             (group, longer)
-            for group in self.of("weights", "long", oracle=False)
+            for group in self.of("weights", "long")
             if group.weight is not None
             for longer in self.of("long", weight=None, epochs=round(COST * group.epochs))
         ]
@@ -118,11 +145,17 @@ class Findings:
         """Return their table."""
         names = [sweep_report.SHOWN[metric][0] for metric in sweep_report.PAIRED]
         headings = ["training", "epochs", "baseline's epochs", *(f"difference in {name}" for name in names)]
-        lines = [headings, ["---"] * len(headings)]
+        lines = [headings]
         for group, longer in self.equal_cost_pairs():
             differences = [self.difference(metric, group, longer) for metric in sweep_report.PAIRED]
-            lines.append([group.title, str(group.epochs), str(longer.epochs), *differences])
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            lines.append([sweep_report.label(group), str(group.epochs), str(longer.epochs), *differences])
+        return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """Return a table in Markdown; the first line has the headings."""
+    first, *others = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in [first, ["---"] * len(first), *others])
 
 
 def factor(metric: str) -> int:
@@ -133,26 +166,34 @@ def factor(metric: str) -> int:
 def heading(group: Group) -> str:
     """Return what a figure calls the way in which a group was trained: all but its regularizer."""
     seeds = sorted(map(int, group.runs))
-    words = f"cosine schedule, {group.epochs:,} epochs" if group.regime else "as shipped"
+    words = f"cosine schedule, {group.epochs:,} epochs" if group.regime else "as shipped but for the regularizer"
     words = [words, *(name for key, name in REGIMES.items() if key in group.regime)]
     return ", ".join([*words, f"seeds {seeds[0]} to {seeds[-1]}"])
 
 
-def main() -> None:
-    """Write FINDINGS.md and its figures."""
+def main() -> int:
+    """Write FINDINGS.md and its figures; return the exit status."""
     try:
-        findings = Findings(RESULTS)
-    except UserError as error:
-        sys.exit(str(error))
+        write(Findings(RESULTS))
+    except (UserError, OSError) as error:
+        print(sentence(error), file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(findings: Findings) -> None:
+    """Write the page, and its figures once the page could be written."""
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
     for name, picture in sweep_report.weights_figures(findings.of("weights"), "weights").items():
         figures.save(picture, HERE / f"{name}.png")
     figures.save(findings.forest(), HERE / "differences.png")
-    text = environment.get_template("FINDINGS.md.jinja").render(findings=findings, runs=len(findings.rows), cost=COST)
+    text = environment.get_template("FINDINGS.md.jinja").render(
+        findings=findings, runs=len(findings.rows), cost=COST, ode_check=findings.ode_check()
+    )
     with replacing(HERE / "FINDINGS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{HERE / 'FINDINGS.md'}: {len(findings.rows)} runs")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

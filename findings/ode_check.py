@@ -5,16 +5,20 @@ difference is in no interval over seeds. Here are other ones, 3,000. The trainin
 """
 
 import csv
+import sys
 from pathlib import Path
 
 import torch
 
 from training.side_by_side import usable_processors
+from training.train import is_finished
 from utils import diagnostics
-from utils.experiments import Run, find_runs, load_run
+from utils.experiments import ROOT, Run, load_run
 from utils.files import replacing
 from utils.sweep_results import processes
+from utils.sweeps import plan
 
+SWEEP = Path(__file__).parent / "sweeps" / "confirm.yaml"
 TABLE = Path(__file__).parent / "ode_check.csv"
 POINTS = 3_000
 EXPERIMENTS = ("no_regularizer", "fokker_planck_regularizer")
@@ -31,9 +35,18 @@ def judge(run: Run) -> tuple[str, int, float, float]:
     return run.experiment, configuration.seed, found.value, found.standard_error
 
 
-def main() -> None:
-    """Judge the runs and write their table."""
-    runs = [run for run in find_runs("confirm", EXPERIMENTS) if "max_epochs" not in run.name]
+def main() -> int:
+    """Judge the trainings and write their table, once all are there; return the exit status."""
+    planned = [planned.run for planned in plan(SWEEP) if planned.run.experiment in EXPERIMENTS]
+    runs = [run for run in planned if "max_epochs" not in run.name]
+    if missing := [run for run in runs if not is_finished(run)]:
+        command = f"python -m training.sweep --config {SWEEP.relative_to(ROOT)}"
+        print(
+            f"{len(missing)} of the {len(runs)} trainings of the sweep `confirm` are not on disk: {command} makes "
+            f"them. {TABLE.name} stays as it is.",
+            file=sys.stderr,
+        )
+        return 2
     with processes(usable_processors()) as pool:
         rows = sorted(pool.map(judge, runs))
     with replacing(TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -41,7 +54,8 @@ def main() -> None:
         writer.writerow(["experiment", "seed", "ode_kl", "standard_error"])
         writer.writerows((experiment, seed, f"{kl:.6g}", f"{error:.3g}") for experiment, seed, kl, error in rows)
     print(f"{TABLE}: {len(rows)} runs")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

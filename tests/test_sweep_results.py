@@ -252,6 +252,17 @@ def test_other_seeds_in_another_sweep_make_a_group_of_their_own_with_the_same_ba
     assert {group.sweep: [*group.runs] for group in groups} == {"idea": ["0", "1", "2"], "more": ["3", "4"]}
 
 
+def test_baseline_of_another_sweep_is_shown_where_it_has_all_the_seeds(rows, tmp_path):
+    moved = [row | {"sweep": "other"} if not row["weight"] else row for row in rows]
+    every = sweep_groups.groups(moved)
+    chosen = [group for group in every if group.sweep == "idea"]
+    shown = sweep_groups.with_baselines(chosen, every)
+    assert [g.weight for g in chosen] == [g.weight for g in shown[1:]] and shown[0].weight is None
+    assert sweep_groups.with_baselines(every, every) == every
+    without_seed_0 = sweep_groups.groups([row for row in moved if row["sweep"] == "idea" or row["seed"] != "0"])
+    assert sweep_groups.with_baselines(chosen, without_seed_0) == chosen
+
+
 def test_report_of_a_sweep_has_every_group_and_the_page_shows_it(rows, tmp_path):
     groups = sweep_groups.groups(rows)
     folder = tmp_path / "artifacts" / "sweeps" / "idea"
@@ -263,7 +274,7 @@ def test_report_of_a_sweep_has_every_group_and_the_page_shows_it(rows, tmp_path)
     assert (folder / "weights.png").read_bytes().startswith(b"\x89PNG")
     table = json.loads((folder / "table.json").read_text())
     assert sum(map(len, table["regimes"].values())) == 4
-    assert "-0.1010 ± 0.0025 *" in sweep_report.markdown(groups) + sweep_report.plain(groups)
+    assert "-0.1010 ± 0.0025 *" in sweep_report.plain(groups)
     page = write_report(tmp_path / "artifacts")[0].read_text()
     assert "&lt;script&gt;idea" in page and "fokker planck, weight 0.5" in page and "sweeps/idea/weights.png" in page
 

@@ -27,7 +27,10 @@ class Mean(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean of paired differences, its interval of 95 % and the p-value of there being none."""
+    """A mean of paired differences, its interval of 95 % and the p-value of there being none.
+
+    Interval and p-value are not-a-number where they cannot be had: of a single seed, or where all differ by the same.
+    """
 
     value: float
     low: float
@@ -57,10 +60,10 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     """Return the mean of values - baseline, seed by seed, with Student's interval and two-sided p-value."""
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     mean, n = float(differences.mean()), len(differences)
-    if n < 2 or not np.all(np.isfinite(differences)):
+    if not np.any(differences):  # no seed shed a stray, say
+        return Difference(0.0, 0.0, 0.0, 1.0, n)
+    if n < 2 or not np.all(np.isfinite(differences)) or np.all(differences == differences[0]):
         return Difference(mean, math.nan, math.nan, math.nan, n)
-    if np.all(differences == differences[0]):  # nothing varies: no seed shed a stray, say
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, n)
     test = stats.ttest_1samp(differences, 0.0)
     low, high = test.confidence_interval(CONFIDENCE)
     return Difference(mean, float(low), float(high), float(test.pvalue), n)

@@ -71,6 +71,20 @@ def groups(rows: Iterable[Mapping[str, str]]) -> list[Group]:
     return sorted(found, key=lambda g: (g.weight is not None, g.experiment, g.setting, g.weight or 0))
 
 
+def with_baselines(chosen: Iterable[Group], every: Iterable[Group]) -> list[Group]:
+    """Return some groups, and before them the baselines of theirs that stand in other sweeps, on all their seeds."""
+    chosen, added = list(chosen), []
+
+    def name(group, column):
+        return next(iter(group.runs.values()))[column]
+
+    for group in chosen:
+        baseline = name(group, "baseline")
+        if baseline not in {name(other, "group") for other in [*chosen, *added]}:
+            added += [g for g in every if name(g, "group") == baseline and g.runs.keys() >= group.runs.keys()][:1]
+    return added + chosen
+
+
 def _differences(by_seed, baseline):
     if not (shared := [seed for seed in by_seed if seed in baseline]):
         return {}

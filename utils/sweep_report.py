@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ PANES = (*PAIRED, "residual_score_fpe_noised")
 def regime_title(regime: str) -> str:
     """Return what a regime is called in a table: without what the plateau schedule has and another one has not."""
     settings = [words for words in regime.split(", ") if not re.fullmatch(r"scheduler\.\w+=null", words)]
-    return ", ".join(settings) or "the shipped settings"
+    return ", ".join(settings) or "as shipped, but for the regularizer"
 
 
 def headings() -> list[str]:
@@ -40,9 +40,14 @@ def headings() -> list[str]:
     return columns
 
 
+def label(group: Group) -> str:
+    """Return what a group is called in a table, oracles as such."""
+    return group.title + (" (oracle)" if group.oracle else "")
+
+
 def cells(group: Group) -> list[str]:
     """Return the row of a group: means with bootstrap intervals; paired ones with Student's, * where significant."""
-    row = [group.title + (" (oracle)" if group.oracle else ""), str(max(mean.seeds for mean in group.means.values()))]
+    row = [label(group), str(max(mean.seeds for mean in group.means.values()))]
     for metric, (_, factor) in SHOWN.items():
         row.append(mean_text(group.means.get(metric), factor))
         if metric in PAIRED:
@@ -51,10 +56,10 @@ def cells(group: Group) -> list[str]:
 
 
 def mean_text(mean: Mean | None, factor: float = 1) -> str:
-    """Return `0.034 [0.029, 0.040]`."""
+    """Return `0.034 [0.029, 0.040]`, without an interval where there is one seed, or all have the same number."""
     if mean is None or not math.isfinite(mean.value):
         return "-"
-    if not math.isfinite(mean.low):
+    if not math.isfinite(mean.low) or mean.low == mean.high:
         return f"{factor * mean.value:.3g}"
     places = _places(factor * max(mean.high - mean.low, 1e-12), factor * mean.value)
     value, low, high = (f"{factor * v:.{places}f}" for v in (mean.value, mean.low, mean.high))
@@ -76,12 +81,6 @@ def _places(width, value):
     """Return the decimals that show two digits of an interval's width."""
     scale = width if width > 1e-9 else abs(value)
     return min(max(1 - math.floor(math.log10(scale)), 0), 6) if scale > 1e-9 else 0
-
-
-def markdown(groups: Iterable[Group]) -> str:
-    """Return the table of some groups in Markdown."""
-    lines = [headings(), ["---"] * len(headings()), *map(cells, groups)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def plain(groups: Sequence[Group]) -> str:

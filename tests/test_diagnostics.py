@@ -254,6 +254,18 @@ def test_transport_finds_a_shift_across_the_seam_and_relabels_atoms(coordinates,
     assert metrics.wasserstein_2(x, x.flip(1), fixed).value == pytest.approx(math.sqrt(2) * 0.35, rel=0.01)
 
 
+def test_transport_takes_whole_blocks_alone(problem, schedule):
+    """The few samples of a smaller block lie far from each other: they are no part of the same mean."""
+    x, y = (problem.sample_noised(schedule.sigma(torch.zeros(1_010)), seeded(i)) for i in (1, 2))
+    whole = metrics.wasserstein_2(x[:1_000], y[:1_000], problem)
+    assert metrics.wasserstein_2(x, y, problem) == whole and whole.number_of_points == 1_000
+    assert whole.standard_error > 0
+    for n in (499, 501):
+        alone = metrics.wasserstein_2(x[:n], y[:n], problem)
+        assert alone.standard_error is None and alone.number_of_points == min(n, 500)
+        assert alone.value == pytest.approx(whole.value, rel=0.1)
+
+
 # Fields
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.ndimage import median_filter
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,6 +34,7 @@ CHUNK = 2_000  # samples carried together: larger ones leave the processor's cac
 VIDEO_FRAMES = 51  # one for every 0.02 of t
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
+SMOOTHED_EPOCHS = 21
 STOPS = 11  # times along the sampler, both ends included, at which the samples' law is compared with the exact one
 
 
@@ -282,8 +284,13 @@ def draw_comparison(results: Mapping[Run, Result], output: Path) -> list[str]:
         "Residual of the score's Fokker-Planck equation",
     )
     gap_label = "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)"
-    gap_title = "Consistency gap less the exact score's"
-    gap = draw(panes(gap="consistency_excess"), time_label, gap_label, gap_title, linear_below=1e-3)
+    gaps = {
+        "at uniform points": "consistency_gap_uniform",
+        "at uniform points, less the exact score's": "consistency_excess_uniform",
+        "under the noised law, less the exact score's": "consistency_excess_noised",
+    }
+    gap_panes = {where: {title: _band(found[name]) for title, found in curves.items()} for where, name in gaps.items()}
+    gap = draw(gap_panes, time_label, gap_label, "Consistency gap", signed=True)
     for name, picture in (("score_error", error), ("residual", residual), ("consistency", gap)):
         figures.save(picture, output / f"{name}_comparison.png")
     faults = draw_learning_curves(results, output)
@@ -302,8 +309,7 @@ def draw_comparison(results: Mapping[Run, Result], output: Path) -> list[str]:
 def draw_learning_curves(results: Mapping[Run, Result], output: Path) -> list[str]:
     """Write learning_curves.png from the curves.csv of the runs; return a sentence for each that cannot be read."""
     kinds = {
-        "score_matching_loss/validation": "score-matching loss",
-        "excess_loss/validation": "excess over the exact score's loss",
+        "excess_loss/validation": "score-matching loss above that of the exact score",
         "path_kl_in_nats/validation": "path KL, nats",
     }
     panes: dict[str, dict] = {name: {} for name in kinds.values()}
@@ -317,10 +323,12 @@ def draw_learning_curves(results: Mapping[Run, Result], output: Path) -> list[st
             faults.append(sentence(error))
             continue
         for column, name in kinds.items():
-            panes[name][result.title] = (curves["epoch"] + 1, curves[column], None)
+            smooth = median_filter(curves[column], SMOOTHED_EPOCHS, mode="nearest")  # or the noise hides the others
+            panes[name][result.title] = (curves["epoch"] + 1, smooth, None)
     (output / "learning_curves.png").unlink(missing_ok=True)  # that of other runs
     if any(panes.values()):
-        picture = comparison_figures.comparison_figure(panes, "epoch", "on the validation set", "Learning curves")
+        title = f"Learning curves (running medians of {SMOOTHED_EPOCHS} epochs)"
+        picture = comparison_figures.comparison_figure(panes, "epoch", "on the validation set", title)
         figures.save(picture, output / "learning_curves.png")
     return faults
 
@@ -342,14 +350,15 @@ def write_summary(results: Mapping[Run, Result], output: Path) -> None:
 
 def summary_table(results: Mapping[Run, Result]) -> str:
     """Return the headline numbers, a line for each run, with the error of the last digit in brackets."""
-    titles = [result.title + (" *" if result.configuration.is_oracle else "") for result in results.values()]
+    titles = [result.title + (" (oracle)" if result.configuration.is_oracle else "") for result in results.values()]
     width = max(map(len, titles))
     lines = [" " * width + "".join(f" {heading:>11}" for heading, _ in HEADLINE.values())]
     for title, result in zip(titles, results.values(), strict=True):
         found = ((result.report.estimates.get(name), factor) for name, (_, factor) in HEADLINE.items())
         lines.append(f"{title:{width}}" + "".join(f" {str(e.scaled(f)) if e else '-':>11}" for e, f in found))
+    lines.append("path KL and ODE KL in nats, W2 in relative coordinates, (n): standard error of the last digit")
     if any(result.configuration.is_oracle for result in results.values()):
-        lines.append("* oracle: its training is told the answer")
+        lines.append("oracle: its training is told the answer")
     return "\n".join(lines)
 
 

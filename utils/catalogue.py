@@ -55,7 +55,7 @@ def _under(law: str) -> dict[str, Metric]:
         ),
         f"consistency_excess_{law}": Metric(
             f"excess gap, {law}", "",
-            "the same of the gap less that of the exact score on trajectories with the same random numbers, which "
+            "the consistency gap less that of the exact score on trajectories with the same random numbers, which "
             f"removes the noise and the bias of the finite steps that both share; {where}",
             TOY, "lower",
         ),
@@ -70,11 +70,12 @@ def _under(law: str) -> dict[str, Metric]:
             "lower",
         )
     for form, formula in FORMS.items():
+        name = "FP residual" if form == "score_fpe" else f"{form} FP residual"
         entries[f"residual_{form}_{law}"] = Metric(
-            f"{form} residual, {law}", "", f"rms {RESIDUAL} {formula}; {where}", "Lai et al. 2022", "lower"
+            f"{name}, {law}", "", f"rms {RESIDUAL} {formula}; {where}", "Lai et al. 2022", "lower"
         )
         entries[f"residual_{form}_median_{law}"] = Metric(
-            f"median {form} residual, {law}", "", f"median {RESIDUAL} {formula}; {where}", "Lai et al. 2022", "lower"
+            f"median {name}, {law}", "", f"median {RESIDUAL} {formula}; {where}", "Lai et al. 2022", "lower"
         )
     return entries
 

@@ -33,11 +33,11 @@ def _styles(names: Iterable[str]) -> dict[str, dict]:
 
 @styled
 def comparison_figure(
-    panes: Mapping[str, Mapping[str, Band]], xlabel: str, ylabel: str, title: str, linear_below: float | None = None
+    panes: Mapping[str, Mapping[str, Band]], xlabel: str, ylabel: str, title: str, signed: bool = False
 ) -> Figure:
     """Return panes side by side, each title -> name -> band, on a logarithmic axis.
 
-    With linear_below the axis is linear between plus and minus that value, for what may be negative by chance.
+    `signed` is for what may be negative by chance: the axis is linear as far as most of the errors reach.
     """
     names = list(dict.fromkeys(name for curves in panes.values() for name in curves))
     styles, keys = _styles(names), {}
@@ -47,16 +47,19 @@ def comparison_figure(
     figure.suptitle(title)
     for axes, (heading, curves) in zip(figure.subplots(1, len(panes), squeeze=False)[0], panes.items(), strict=True):
         for name, (x, values, errors) in curves.items():
-            shown = values if linear_below else np.where(values > ROUNDING, values, np.nan)
+            shown = values if signed else np.where(values > ROUNDING, values, np.nan)
             (line,) = axes.plot(x, shown, label=name, linewidth=1.5 if errors is not None else 1, **styles[name])
             keys.setdefault(name, [line, True])[1] &= bool(np.all(np.abs(values) < ROUNDING))
             if errors is not None:
                 low, high = shown - errors, shown + errors
-                low = low if linear_below else np.maximum(low, 0.2 * shown)  # a band to 0 would fill the axis
+                low = low if signed else np.maximum(low, 0.2 * shown)  # a band to 0 would fill the axis
                 axes.fill_between(x, low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
         axes.set(title=heading, xlabel=xlabel, xlim=_limits(curves))
-        if linear_below:
-            axes.set_yscale("symlog", linthresh=linear_below, linscale=0.6)
+        if signed:
+            errors = np.concatenate([errors for _, _, errors in curves.values()])
+            if np.any(errors > ROUNDING):  # not where all is 0, as for the exact score alone
+                linear = np.quantile(errors[errors > ROUNDING], 0.9, method="higher")
+                axes.set_yscale("symlog", linthresh=linear)
             axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         elif any(np.any(values > ROUNDING) for _, values, _ in curves.values()):
             axes.set_yscale("log")  # not where all is 0, as for the exact score alone
@@ -135,7 +138,7 @@ def weights_figure(
     """Return metrics against the weight of a regularizer: heading -> (name -> weights, means, low, high; the baseline's
     mean, low and high or None). Bands and the grey stripe of the baseline are intervals over seeds."""
     names = list(dict.fromkeys(name for curves, _ in panes.values() for name in curves))
-    styles, keys = _styles(names), {}
+    styles, keys = _styles(["no_regularizer", *names]), {}  # it has no curve here, but its colour elsewhere
     columns = 2
     rows = -(-len(panes) // columns)
     figure = _figure(11.2, 3.7 * rows + 0.5 + 0.24 * (-(-len(names) // 2)), layout="constrained")

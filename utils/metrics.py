@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from utils.estimates import Curve, Estimate, Points, by_bin, stratified_times
+from utils.estimates import CONFIDENCE, Curve, Estimate, Points, by_bin, stratified_times
 from utils.noise_schedule import NoiseSchedule
 from utils.score_networks import AnalyticalScoreNetwork, EmpiricalScoreNetwork, ScoreNetwork
 from utils.torus import displacement, wrap, wrapped_normal_score
@@ -165,7 +165,7 @@ def radial_law(distance: Tensor, sigma_0: float, components: int) -> tuple[Estim
     n = len(distance)
     test = stats.kstest(distance.double().numpy() / sigma_0, stats.chi(components).cdf)
     below = float((distance.double() / sigma_0 <= test.statistic_location).double().mean())
-    band = math.sqrt(math.log(2 / 0.05) / (2 * n))
+    band = math.sqrt(math.log(2 / (1 - CONFIDENCE)) / (2 * n))
     interval = (max(float(test.statistic) - band, 0.0), float(test.statistic) + band)
     ks = Estimate(float(test.statistic), math.sqrt(below * (1 - below) / n), n, interval)
     return ks, Estimate(float(test.pvalue), None, n)
@@ -184,14 +184,18 @@ def mode_occupancy(x: Tensor, problem: ToyProblem, sigma_0: float) -> tuple[Esti
 def wasserstein_2(x: Tensor, y: Tensor, problem: ToyProblem) -> Estimate:
     """Return the 2-Wasserstein distance of two sets of samples on the torus, by exact transport of blocks of 500.
 
-    In relative coordinates; the blocks give the standard error. Where the law is permutation symmetric, a pair's cost
-    is that of its best relabelling: for symmetric laws this is the same distance, and the chance imbalance of the
+    In relative coordinates; the blocks give the standard error, which a single one has not. What is left after the last
+    whole block is not used, for a smaller block has a larger distance. Where the law is permutation symmetric, a pair's
+    cost is that of its best relabelling: for symmetric laws this is the same distance, and the chance imbalance of the
     modes in a finite sample, which is no error of the score, does not drown it. Two samples of the same law do not
     coincide either, so compare with the value for two exact ones.
     """
-    blocks = zip(x.double().split(BLOCK), y.double().split(BLOCK), strict=True)
+    size = min(len(x), BLOCK)
+    whole = len(x) - len(x) % size
+    blocks = zip(x[:whole].double().split(size), y[:whole].double().split(size), strict=True)
     squares = torch.tensor([_transport(*pair, problem) for pair in blocks])
-    return Estimate.of_root_mean(squares)._replace(number_of_points=len(x))
+    found = Estimate.of_root_mean(squares)
+    return found._replace(number_of_points=whole, standard_error=found.standard_error if len(squares) > 1 else None)
 
 
 def _transport(x, y, problem):

@@ -144,7 +144,10 @@ def probability_flow(
 def ode_log_density(
     network: ScoreNetwork, truth: AnalyticalScoreNetwork, x: Tensor, tolerance: float = TOLERANCE
 ) -> Tensor:
-    """Return log q_0 at x, (batch,), in nats, for the law of the ODE's samples from the exact law at t = 1."""
+    """Return log q_0 at x, (batch,), in nats, for the law of the ODE's samples from the exact law at t = 1.
+
+    Raises FloatingPointError where the ODE cannot be solved, as the two below do.
+    """
     start, integral = probability_flow(network, x, (0, 1), tolerance)
     return truth.problem.log_density(start, truth.schedule.sigma(x.new_ones(len(x)))) - integral
 

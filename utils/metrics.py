@@ -125,7 +125,8 @@ def memorisation(
     """Return E|N_theta - N_e|^2 / (E|N_theta - N_e|^2 + E|N_theta - N|^2), N_e the score of the noised training set.
 
     0 is a network that has learned its data by heart, 1 the exact score. Judged at noised training points, equally
-    many at each of the times: these should be early ones, since later N_e and N hardly differ.
+    many at each of the times: these should be early ones, since later N_e and N hardly differ. Raises ValueError for
+    times with noise as wide as `score_networks.NARROW`.
     """
     schedule, centres = truth.schedule, truth.problem.permuted(training_set)
     t = times.repeat_interleave(points)

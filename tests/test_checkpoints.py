@@ -176,6 +176,21 @@ def test_bad_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_asked
     assert [line.partition(": ")[0] for line in lines] == [str(run.best_checkpoint), str(run.last_checkpoint)]
 
 
+def test_missing_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_asked_for(run, capsys):
+    run.best_checkpoint.unlink()
+    with pytest.raises(BadCheckpoint, match=f"^{re.escape(str(run.best_checkpoint))}: missing$"):
+        load_run(run)
+    assert load_run(run, fall_back=True).checkpoint == run.last_checkpoint
+    said = "missing; taking last.ckpt beside it, the weights of the last epoch instead of the best"
+    assert capsys.readouterr().err == f"{run.best_checkpoint}: {said}\n"
+    assert train.main(list(WORDS)) == 0
+    assert "finished its 4 epochs already. Pictures and numbers" in capsys.readouterr().out
+
+    run.last_checkpoint.unlink()
+    with pytest.raises(UserError, match=r"not trained yet; train it with: bash training/no_regularizer/run\.sh$"):
+        load_run(run, fall_back=True)
+
+
 def test_bit_that_is_flipped_is_noticed_or_changes_nothing(run):
     """torch.load alone takes nearly all of them: it compares no check sums."""
     path, before = run.best_checkpoint, torch.load(run.best_checkpoint)["state_dict"]

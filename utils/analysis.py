@@ -130,7 +130,7 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
         "experiment": run.experiment,
         "run": run.name,
         "oracle": configuration.is_oracle,
-        "checkpoint": checkpoint and checkpoint.name,  # last.ckpt where best.ckpt is damaged
+        "checkpoint": checkpoint and checkpoint.name,  # last.ckpt where best.ckpt is damaged or missing
         "seed": sampling.seed,
         "code_version": code_version(),
         "sampling": asdict(sampling),

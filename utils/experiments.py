@@ -462,6 +462,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if damaged := file.testzip():  # torch.load compares no check sums
                 raise zipfile.BadZipFile(f"its record {damaged} is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise BadCheckpoint(f"{path}: missing") from error
     except pickle.UnpicklingError as error:  # torch's own text recommends to run it
         text = "it holds other things than tensors and plain values, which could run code; nothing of it was run"
         raise BadCheckpoint(f"{path}: not a readable checkpoint: {text}") from error
@@ -506,12 +508,12 @@ class Loaded(NamedTuple):
 def load_run(run: Run, fall_back: bool = False) -> Loaded:
     """Return a run with the network of its best checkpoint; raises UserError where there is none.
 
-    Where the best one is damaged and the last one is whole, `fall_back` takes the last one, and says so.
+    Where the best one is damaged or missing and the last one is whole, `fall_back` takes the last one, and says so.
     """
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
         return Loaded(configuration, configuration.build_truth().eval(), None)
-    if not run.best_checkpoint.exists():
+    if not run.best_checkpoint.exists() and not run.last_checkpoint.exists():
         raise UserError(f"{run.experiment}, {run.name}: not trained yet; train it with: {run.command}")
     configuration = read_configuration(run.configuration_file)
     path = run.best_checkpoint

@@ -205,7 +205,10 @@ def write_report(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[st
     entries, sweeps = read_entries(output, problems), read_sweeps(output, problems)
     names = list(dict.fromkeys(name for entry in entries for name in entry.metrics))
     damaged = [entry.label for entry in entries if entry.checkpoint not in (None, "best.ckpt")]
-    notes = [*notes, *(f"{label}: best.ckpt is damaged, these are the weights of the last epoch" for label in damaged)]
+    notes = [
+        *notes,
+        *(f"{label}: best.ckpt is damaged or missing, these are the weights of the last epoch" for label in damaged),
+    ]
     headline = [name for name in COLUMNS if name in names] or names[: len(COLUMNS)]
     page = (
         _environment()

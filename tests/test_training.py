@@ -376,6 +376,44 @@ def test_regularizer_that_becomes_infinite_ends_the_run_with_its_name_and_the_la
     assert all(torch.isfinite(weight).all() for weight in torch.load(best, weights_only=True)["state_dict"].values())
 
 
+@pytest.mark.usefixtures("training", "signals_restored")
+@pytest.mark.parametrize("batch_size", [128, 512])  # four steps an epoch; one, so that the validation comes first
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["no_regularizer", "optimizer.learning_rate=1e25"], "the score-matching loss became"),
+        (
+            ["consistency_regularizer", "regularizer.weight=1e-30", "optimizer.learning_rate=1e25"],
+            "the score-matching loss and the regularizer consistency (weight 1e-30) became",
+        ),
+        (
+            ["consistency_regularizer", "regularizer.burn_in_epochs=1", "optimizer.learning_rate=1e25"],
+            "the score-matching loss became",
+        ),
+    ],
+)
+def test_loss_that_becomes_infinite_is_named_and_no_other(capsys, words, said, batch_size):
+    assert main([*words, "max_epochs=2", *SMALL, f"data.batch_size={batch_size}"]) == 2
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line.startswith(f"epoch 1: {said} infinite or not a number. Try a smaller learning rate")
+    assert ("learning rate or weight." in last_line) == ("consistency (" in last_line)
+    assert last_line.endswith("The last good checkpoint: none was saved yet")
+
+
+@pytest.mark.usefixtures("signals_restored")
+def test_gradient_that_is_no_number_is_noticed_in_the_loss_after_it(training, capsys, monkeypatch):
+    def spoil(module):
+        if module.current_epoch == 1:
+            next(module.network.parameters()).register_hook(lambda gradient: gradient * math.nan)
+
+    monkeypatch.setattr(ScoreMatching, "on_train_epoch_start", spoil)
+    assert train("max_epochs=4") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("epoch 2: the score-matching loss became infinite or not a number. Try a smaller learning")
+    best = training / "no_regularizer" / "output" / "run1" / "checkpoints" / "best.ckpt"
+    assert said.endswith(str(best)) and torch.load(best, weights_only=True)["epochs_done"] == 1
+
+
 @pytest.mark.usefixtures("signals_restored")
 @pytest.mark.parametrize("experiment", [name for name in find_experiments() if name != "no_regularizer"])
 def test_regularizer_is_logged_raw_and_weighted_after_its_burn_in(training, experiment):

@@ -43,6 +43,7 @@ class ScoreMatching(LightningModule):
         self.truth = configuration.build_truth()
         self.exact_on_validation_set: Tensor | None = None
         self.epochs_done = 0
+        self.losses = torch.empty(0, 1)  # (mini-batch, 1 or 2) of an epoch: score matching, regularizer
         self.scalars: dict[str, Tensor | float] = {}  # what TensorBoard gets at the end of the epoch
 
     def configure_optimizers(self):
@@ -70,8 +71,8 @@ class ScoreMatching(LightningModule):
             optimizer.step()
             parts = [score_matching] if penalty is None else [score_matching, penalty]
             losses.append(len(x) * torch.stack(parts).detach())
-        self.epochs_done = self.current_epoch + 1
-        self.record("training", *torch.stack(losses).sum(0) / len(epoch_data.x))
+        self.epochs_done, self.losses = self.current_epoch + 1, torch.stack(losses)
+        self.record("training", *self.losses.sum(0) / len(epoch_data.x))
 
     def validation_step(self, data: Noised, _: int) -> None:
         """Judge the network on the validation set, by score matching and by its distance to the exact score."""
@@ -121,13 +122,25 @@ class ScoreMatching(LightningModule):
         """Raise UserError where a loss is no longer a number: nothing good comes after it."""
         if all(map(math.isfinite, self.scalars.values())):
             return
-        regularizer = self.configuration.regularizer
-        name = f"the regularizer {regularizer.type} (weight {regularizer.weight:g})" if regularizer else "the loss"
+        guilty = " and ".join(self.first_not_finite())
+        advice = "a smaller learning rate" + (" or weight" if "regularizer" in guilty else "")
         good = self.trainer.checkpoint_callback.best_model_path or "none was saved yet"
         raise UserError(
-            f"epoch {self.epochs_done}: {name} became infinite or not a number. Try a smaller weight or learning rate. "
+            f"epoch {self.epochs_done}: {guilty} became infinite or not a number. Try {advice}. "
             f"The last good checkpoint: {good}"
         )
+
+    def first_not_finite(self) -> list[str]:
+        """Return what was not finite first: from the next mini-batch on everything is, whatever was to blame."""
+        weights, regularizer = {"the score-matching loss": 1.0}, self.configuration.regularizer
+        if regularizer:
+            weights[f"the regularizer {regularizer.type} (weight {regularizer.weight:g})"] = regularizer.weight
+        validation = [self.scalars.get(f"{name}/validation", 0.0) for name in ("score_matching_loss", "regularizer")]
+        for losses in [*self.losses, torch.tensor(validation)]:
+            parts = zip(weights.items(), losses, strict=False)  # without the regularizer while it burns in
+            if guilty := [name for (name, weight), loss in parts if not torch.isfinite(weight * loss)]:
+                return guilty
+        return [name for name, value in self.scalars.items() if not math.isfinite(value)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the number of finished epochs, and the best loss also where the clone was moved since.

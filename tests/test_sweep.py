@@ -330,3 +330,26 @@ def test_missing_package_for_slurm_is_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "slurm.yaml").write_text("cores: 1\n")
     with pytest.raises(UserError, match="pip install -r requirements-cluster"):
         slurm_cluster(tmp_path / "slurm.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("cores: abc", "cores: should be a whole number, given abc"),
+        ("processes: 2.5", "processes: should be a whole number, given 2.5"),
+        ("memory: 8", "memory: should be a size like 8GB, given 8"),
+        ("scheduler_options: 5", "scheduler_options: should be `key: value` pairs, given 5"),
+        ("job_extra_directives: -q short", "job_extra_directives: should be a list, given -q short"),
+        ("memory: much", "dask_jobqueue.SLURMCluster fails with these options: Could not interpret 'much' as a byte"),
+        ("processes: 0", "dask_jobqueue.SLURMCluster fails with these options: "),
+        ("death_timeout: 60", None),
+    ],
+)
+def test_value_that_slurm_does_not_take_is_named_with_its_file(training, tmp_path, capsys, line, said):
+    pytest.importorskip("dask_jobqueue", reason="requirements-cluster.txt is not installed")
+    path, options = tmp_path / "slurm.yaml", {"cores": 1, "memory": "1GB"} | yaml.safe_load(line)
+    path.write_text(yaml.safe_dump(options))
+    status = main(["--config", str(grid(tmp_path / "g.yaml", (NO, {}))), "--dry-run", "--slurm", str(path)])
+    printed = capsys.readouterr().err
+    assert status == (2 if said else 0)
+    assert printed.startswith(f"{path}: {said}") if said else printed == ""

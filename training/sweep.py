@@ -29,6 +29,14 @@ from utils.files import sentence
 from utils.sweeps import PlannedRun, plan
 
 CONFIG = "training/sweep_config.yaml"
+SLURM_OPTIONS = {  # those whose wrong types dask_jobqueue takes without a word, or stumbles over without naming them
+    **dict.fromkeys(("cores", "processes", "n_workers"), (int, "a whole number")),
+    "memory": (str, "a size like 8GB"),
+    "scheduler_options": (dict, "`key: value` pairs"),
+    **dict.fromkeys(
+        ("job_extra_directives", "job_directives_skip", "job_script_prologue", "worker_extra_args"), (list, "a list")
+    ),
+}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -212,6 +220,9 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
 def slurm_cluster(path: Path):
     """Return a Dask cluster without workers yet; its jobs are as the YAML file says."""
     options = {"scheduler_options": {"dashboard_address": ":0"}} | read_yaml(path)  # the usual port may be taken
+    for key, (kind, what) in SLURM_OPTIONS.items():
+        if (value := options.get(key)) is not None and not isinstance(value, kind):
+            raise UserError(f"{path}: {key}: should be {what}, given {value}")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         from dask_jobqueue import SLURMCluster
@@ -221,8 +232,8 @@ def slurm_cluster(path: Path):
         signal.signal(number, handler)  # importing it replaces them, and a Ctrl-C would save nothing
     try:
         return SLURMCluster(**options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # of any kind: the options are checked where each is used
+        raise UserError(f"{path}: dask_jobqueue.SLURMCluster fails with these options: {error}") from error
 
 
 def submit(cluster, workers: int) -> None:

@@ -19,7 +19,7 @@ from test_videos import described, top_level_boxes
 import analyse_experiments
 from utils import analysis, metrics
 from utils.analysis import Sampling
-from utils.experiments import configure, load_run
+from utils.experiments import FORMAT_VERSION, configure, load_run
 
 PICTURES = ("samples.png", "radial_distribution.png", "score_error.png", "maps.png")
 COMPARISONS = {f"{name}_comparison.png" for name in ("score_error", "residual", "consistency", "samples")}
@@ -80,9 +80,10 @@ def test_samples_are_those_that_were_asked_for(analysed):
             assert ((file["samples"] >= 0) & (file["samples"] < 1)).all()
             said = {name: file[name].item() for name in file.files if name != "samples"}
         asked = {"number_of_samples": 300, "time_steps": 10, "corrector_steps": 0, "start": "uniform", "seed": 1234}
-        assert said == asked
+        assert said == asked | {"format_version": FORMAT_VERSION}
         report = json.loads((output / experiment / "run1" / "metrics.json").read_text(encoding="utf-8"))
-        assert report["sampling"] == asked and report["network_evaluations_per_sample"] == 10
+        assert report["format_version"] == FORMAT_VERSION and report["sampling"] == asked
+        assert report["network_evaluations_per_sample"] == 10
 
 
 def test_numbers_agree_wherever_they_stand(analysed):

@@ -12,6 +12,7 @@ import pytest
 from chromium import EXECUTABLE, Chromium
 from PIL import Image
 
+from utils.experiments import FORMAT_VERSION
 from utils.report import format_estimate, write_report
 from utils.videos import write_video
 
@@ -359,3 +360,16 @@ def test_a_video_that_cannot_be_played_says_so(tmp_path, browser):
         other.wait_for(f"{VIDEOS}[0].readyState >= 2")
         other.evaluate("{ time.value = 1; time.dispatchEvent(new Event('input')) }")
         other.wait_for(f"{VIDEOS}[0].currentTime > 2")
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "next"])
+def test_run_that_a_newer_version_has_analysed_is_left_out_and_that_is_said(tmp_path, read, version):
+    write_run(tmp_path, "no_regularizer", [0.3], video=False)
+    write_run(tmp_path, "today_regularizer", [0.4], video=False, format_version=FORMAT_VERSION)
+    write_run(tmp_path, "later_regularizer", [0.5], video=False, format_version=version)
+    said = f"written by a newer version of the code: it has format {version}, and this version of the code reads"
+    problem = f"later_regularizer/run1/metrics.json: {said} formats up to {FORMAT_VERSION}"
+    assert write_report(tmp_path)[1] == [f"Left out of the page: {problem}"]
+    page = read()
+    assert problem in page.text
+    assert [row[0] for row in page.tables[0][1:]] == ["no_regularizer", "today_regularizer"]

@@ -22,7 +22,17 @@ from utils.catalogue import HEADLINE, describe
 from utils.curves import read_curves
 from utils.estimates import Curve
 from utils.evaluation import Report, evaluate
-from utils.experiments import ANALYTICAL, ROOT, Configuration, Run, UserError, configure, difference, load_run
+from utils.experiments import (
+    ANALYTICAL,
+    FORMAT_VERSION,
+    ROOT,
+    Configuration,
+    Run,
+    UserError,
+    configure,
+    difference,
+    load_run,
+)
 from utils.files import replacing, sentence
 from utils.noise_schedule import time_grid
 from utils.randomness import keyed_generator
@@ -115,7 +125,7 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
     report = evaluate(network, configuration, states, sampling.seed, progress=True)
     clock.lap("metrics")
     with replacing(folder / "samples.npz") as temporary:
-        np.savez_compressed(temporary, samples=x.numpy(), **asdict(sampling))
+        np.savez_compressed(temporary, samples=x.numpy(), format_version=FORMAT_VERSION, **asdict(sampling))
     draw_samples(x, configuration, sampling, title, folder)
     draw_score_error(report, title, folder)
     if views.has_plane(configuration.toy_problem):
@@ -127,6 +137,7 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
         clock.lap("figures")
         print("  no maps.png and no score_field.mp4: one atom in one dimension has no plane to show a field on")
     content = {
+        "format_version": FORMAT_VERSION,
         "experiment": run.experiment,
         "run": run.name,
         "oracle": configuration.is_oracle,

@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from utils.catalogue import HEADLINE
-from utils.experiments import ANALYTICAL
+from utils.experiments import ANALYTICAL, FORMAT_VERSION
 from utils.files import replacing
 from utils.videos import FRAMES_PER_SECOND
 
@@ -274,6 +274,10 @@ def _read_entry(path):
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError("it holds no object")
+    version = content.get("format_version", 1)  # the first had no number
+    if version not in range(1, FORMAT_VERSION + 1):
+        text = f"it has format {version}, and this version of the code reads formats up to {FORMAT_VERSION}"
+        raise ValueError(f"written by a newer version of the code: {text}")
     names = {"experiment": path.parent.parent.name, "run": path.parent.name}
     return Entry.model_validate(names | content | {"folder": path.parent})
 

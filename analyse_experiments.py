@@ -138,7 +138,11 @@ def analyse_sweep(options: argparse.Namespace) -> int:
         return [row for row in sweep_results.read_results(results) if row["sweep"] == options.sweep]
 
     if not finished and not rows_of_sweep():
-        raise UserError(f"there is no finished run of a sweep {options.sweep!r}: python -m training.sweep trains them")
+        state, verb = f"there is no run of a sweep {options.sweep!r}", "trains one"
+        if runs:
+            state, verb = f"no run of the sweep {options.sweep!r} has finished ({len(runs)} begun)", "continues them"
+        command = f"`python -m training.sweep --config FILE` {verb}"
+        raise UserError(f"{state}; {command}, FILE being the YAML file with `name: {options.sweep}`")
     pool = sweep_results.processes(usable_processors())
     try:
         for run, fault in sweep_results.collect(finished, results, Sampling.of(options), pool):

@@ -262,7 +262,10 @@ COMMAND_LINES_OF_THE_ANALYSIS = [
     (["--experiments", "no_regularizer/output"], "no experiment is called 'no_regularizer/output'; did you mean "),
     (["--run-name", "../x"], "run name '../x': should be letters, digits"),
     (["--sweep", "../x"], "sweep '../x': should be letters, digits"),
-    (["--sweep", "nonsense"], "there is no finished run of a sweep 'nonsense'"),
+    (
+        ["--sweep", "nonsense"],
+        "there is no run of a sweep 'nonsense'; `python -m training.sweep --config FILE` trains one",
+    ),
     (["--number-of-samples", "0"], f"{ERROR} --number-of-samples: should be between 1 and 10000000, given 0"),
     (["--number-of-samples", "1e3"], f"{ERROR} --number-of-samples: invalid count value: '1e3'"),
     (["--number-of-samples", "1" + "0" * 30], f"{ERROR} --number-of-samples: should be between 1 and 10000000"),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, SHORT, active_environment
 
+import analyse_experiments
 from utils import sweep_groups, sweep_report, sweep_results
 from utils.analysis import Sampling
 from utils.evaluation import evaluate
@@ -283,3 +284,16 @@ def test_report_of_a_sweep_has_every_group_and_the_page_shows_it(rows, tmp_path)
 def test_sweep_must_be_a_name(training, name):
     with pytest.raises(UserError, match="sweep"):
         find_runs(name)
+
+
+def test_sweep_without_a_finished_run_says_what_trains_or_continues_it(training, tmp_path, capsys):
+    command = "`python -m training.sweep --config FILE`"
+    for begun, said in (
+        ([], f"there is no run of a sweep 'idea'; {command} trains one"),
+        (["seed=0"], f"no run of the sweep 'idea' has finished (1 begun); {command} continues them"),
+        (["seed=1"], f"no run of the sweep 'idea' has finished (2 begun); {command} continues them"),
+    ):
+        for seed in begun:
+            configure("no_regularizer", [seed]).write(Run("no_regularizer", f"idea/{seed}").configuration_file)
+        assert analyse_experiments.main(["--sweep", "idea", "--output-dir", str(tmp_path / "output")]) == 2
+        assert capsys.readouterr().err == f"{said}, FILE being the YAML file with `name: idea`\n"

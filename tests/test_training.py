@@ -199,10 +199,11 @@ def test_early_stopping_ends_a_run_and_the_same_command_leaves_it_alone(training
     validation = [value for _, value in events(training / "no_regularizer" / "output" / "run1")[0][MONITOR]]
     best = validation.index(min(validation))
     assert len(validation) == best + 3 < 30
-    assert f"stopped early after {best + 3} epochs" in said
+    how = f", after {best + 3} epochs, the last 2 of them without a better validation loss. "
+    assert said.endswith(f"run1: stopped early{how}The run is in {training / 'no_regularizer' / 'output' / 'run1'}\n")
     before = snapshot(training)
     assert train(*words) == 0
-    assert "stopped early" in capsys.readouterr().out
+    assert f"run1: stopped early already{how}Pictures and numbers: " in capsys.readouterr().out
     assert snapshot(training) == before
 
 

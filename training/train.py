@@ -109,7 +109,8 @@ def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | No
     before, last = configuration_of(run), read_state(run)
     check_same_configuration(run, configuration, finished(last, before))
     if reason := finished(last, configuration):
-        print(f"{run.title}: {reason} already. Pictures and numbers: python analyse_experiments.py")
+        what, comma, how = reason.partition(",")
+        print(f"{run.title}: {what} already{comma}{how}. Pictures and numbers: python analyse_experiments.py")
         return None
     return last["epochs_done"]
 
@@ -183,7 +184,7 @@ def finished(checkpoint: dict, configuration: Configuration) -> str | None:
     epochs, patience = checkpoint["epochs_done"], configuration.early_stopping_patience
     stopping = next((state for name, state in checkpoint["callbacks"].items() if "EarlyStopping" in name), None)
     if patience is not None and stopping and stopping["wait_count"] >= patience:
-        return f"stopped early after {epochs} epochs, {patience} of them without a better validation loss"
+        return f"stopped early, after {epochs} epochs, the last {patience} of them without a better validation loss"
     return f"finished its {epochs} epochs" if epochs >= configuration.max_epochs else None
 
 

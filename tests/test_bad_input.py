@@ -59,6 +59,10 @@ OVERRIDES = [
     (["noise_schedule.type=linear"], [f"noise_schedule.{key}: missing" for key in ("sigma_min", "sigma_max")]),
     (["regularizer={type: fokker_planck}"], ["regularizer.weight: missing", "regularizer.points: missing"]),
     (["regularizer={weight: 1}"], [f"{KIND}: missing"]),
+    (
+        ["regularizer.weight=1"],
+        [f"{KIND}: missing; no regularizer is set whose keys could be changed, so give its type"],
+    ),
     # types
     (["seed=x"], ['seed: should be a valid integer, given "x"']),
     (["seed="], ["seed: should be a valid integer, given null"]),

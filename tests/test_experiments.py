@@ -77,7 +77,7 @@ BAD_FILES = [
     (BASE, "seed: 1234", "seed: x", f'{BASE}: seed: should be a valid integer, given "x"'),
     (BASE, "seed: 1234", "", f"{BASE}: seed: missing"),
     (BASE, "  batch_size: 512", "", f"{BASE}: data.batch_size: missing"),
-    (BASE, "type: plateau", "typ: plateau", f"{BASE}: scheduler.type: missing"),
+    (BASE, "type: plateau", "typ: plateau", f"{BASE}: scheduler.type: missing; no scheduler is set"),
     (BASE, "factor: 0.9", "factor: 1.0", f"{BASE}: scheduler.factor: should be less than 1, given 1.0"),
     (BASE, "seed: 1234", "seed: 1\nseed: 2", "/training/base_config.yaml, line 5: found duplicate key seed"),
     (SPECIFIC, "regularizer: null", "sede: 1", f"{SPECIFIC}: sede: unknown key (did you mean seed?), given 1"),

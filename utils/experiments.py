@@ -332,7 +332,8 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
     elif fault["type"] == "union_tag_invalid":
         keys, given, text = [*keys, "type"], given["type"], f"should be one of {fault['ctx']['expected_tags']}"
     elif fault["type"] == "union_tag_not_found":
-        return f"{_origin(layers, keys)}: {_on_a_line('.'.join([*keys, 'type']))}: missing"
+        why = f"no {keys[-1]} is set whose keys could be changed, so give its type as well"
+        return f"{_origin(layers, keys)}: {_on_a_line('.'.join([*keys, 'type']))}: missing; {why}"
     shown = f", given {_on_a_line(json.dumps(given, default=str))}" if keys else ""
     return f"{_origin(layers, keys)}: {_on_a_line('.'.join(keys)) + ': ' if keys else ''}{text}{shown}"
 

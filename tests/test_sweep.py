@@ -353,3 +353,15 @@ def test_value_that_slurm_does_not_take_is_named_with_its_file(training, tmp_pat
     printed = capsys.readouterr().err
     assert status == (2 if said else 0)
     assert printed.startswith(f"{path}: {said}") if said else printed == ""
+
+
+def test_dry_run_says_which_runs_are_finished_begun_or_to_do(training, tmp_path, capsys, monkeypatch):
+    path = grid(tmp_path / "g.yaml", (NO, {}), seeds=(0, 1, 2))
+    finished, begun, _ = plan(path)
+    for planned in (finished, begun):
+        planned.run.last_checkpoint.parent.mkdir(parents=True)
+        planned.run.last_checkpoint.touch()
+    monkeypatch.setattr("training.sweep.is_trained", lambda planned: planned == finished)
+    assert main(["--config", str(path), "--dry-run"]) == 0
+    states = [line.split(f"  {NO} ") for line in capsys.readouterr().out.splitlines()]
+    assert states == [["finished", "seed=0"], ["begun   ", "seed=1"], ["to do   ", "seed=2"]]

@@ -100,7 +100,8 @@ def sweep(options: argparse.Namespace) -> int:
     to_do = [planned for planned in without_results(runs, options.results) if not is_trained(planned)]
     if options.dry_run:
         for planned in runs:
-            state = "to do" if planned in to_do else "finished"
+            begun = "begun" if planned.run.last_checkpoint.exists() else "to do"
+            state = begun if planned in to_do else "finished"
             print(f"{state:8}  {planned.run.experiment} {shlex.join(planned.overrides)}")
         if options.slurm:
             with slurm_cluster(options.slurm) as cluster:

@@ -3,6 +3,7 @@
 The text is FINDINGS.md.jinja here. Its tables, and every number in a sentence, are computed from the rows.
 """
 
+import argparse
 import csv
 import math
 import sys
@@ -196,4 +197,6 @@ def write(findings: Findings) -> None:
 
 
 if __name__ == "__main__":
+    description = "Writes FINDINGS.md and its figures from results.csv, and nothing else."
+    argparse.ArgumentParser(prog="python -m findings", description=description).parse_args()
     sys.exit(main())

@@ -1,6 +1,8 @@
 """FINDINGS.md says what results.csv holds, and nothing else."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +167,11 @@ def test_check_of_the_ode_is_not_lost_where_the_trainings_are_not_there(training
     assert (tmp_path / "ode_check.csv").read_text() == "kept"
     said = capsys.readouterr().err
     assert said.startswith("40 of the 40 trainings of the sweep `confirm`") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("word", "status"), [("--help", 0), ("--bogus", 2)])
+def test_command_that_asks_for_something_else_writes_nothing(word, status):
+    before = (findings.HERE / "FINDINGS.md").stat().st_mtime_ns
+    done = subprocess.run([sys.executable, "-m", "findings", word], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status and "usage: python -m findings" in done.stdout + done.stderr
+    assert (findings.HERE / "FINDINGS.md").stat().st_mtime_ns == before

@@ -82,6 +82,18 @@ def test_ctrl_c_reaches_each_once_and_starts_no_other(experiments, capsys):
     assert capsys.readouterr().out.splitlines() == ["stopped", "stopped"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_last_word_after_ctrl_c_is_the_command_that_goes_on_with_all(experiments, capsys, monkeypatch, number):
+    monkeypatch.setattr(side_by_side, "find_experiments", lambda: ["a"])
+    when(experiments / "a" / "started", then=lambda: os.kill(os.getpid(), number))
+    assert side_by_side.main() == 130
+    said = "Stopped; what was trained is saved. To go on with all of them: bash run_all.sh"
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    (experiments / "go").touch()
+    assert side_by_side.main() == 0
+    assert "run_all.sh" not in capsys.readouterr().err
+
+
 def test_ctrl_c_ends_a_script_that_waits_for_a_child(experiments):
     """As run.sh does while it looks at the environment: bash alone would go on after a child that ends well."""
     folder = experiments / "a"

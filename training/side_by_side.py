@@ -107,7 +107,10 @@ def main() -> int:
     # The baseline is the quickest: as the last one it leaves no processor idle for long.
     experiments, at_once = find_experiments()[::-1], usable_processors()
     print(f"Training {len(experiments)} experiments, {min(at_once, len(experiments))} at once.", flush=True)
-    return train_all(experiments, at_once)
+    status = train_all(experiments, at_once)
+    if status == 130:
+        print("Stopped; what was trained is saved. To go on with all of them: bash run_all.sh", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -41,9 +41,7 @@ NAME, TAG = r"\w[\w.-]*", r"\w[\w.,=+-]*"  # of a run or a sweep; of a run withi
 LONGEST_NAME = 200  # bytes of a run's name; file systems take 255, and a lock file adds to it
 Schema = TypeVar("Schema", bound=Settings)
 MOST_BYTES, MOST_VALUES, MOST_LEVELS, LONGEST_VALUE, MOST_REFERENCES = 1_000_000, 2_000, 20, 1_000, 10  # of YAML
-FORMAT_VERSION = (
-    1  # of checkpoints, metrics.json and samples.npz; to be raised by what an older version of the code would misread
-)
+FORMAT_VERSION = 1  # of checkpoints, metrics.json, samples.npz; raised by what an older code would misread
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 
 

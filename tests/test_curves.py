@@ -59,6 +59,7 @@ DAMAGES = {  # what is written over the file -> the line that is named, and how 
     "a word": (lambda text: text.replace("4,", "four,", 1).encode(), 6, 9),
     "half a line": (lambda text: text.replace("4,,4.5", "4,,4", 1).replace("4,,,,", "4", 1).encode(), 6, 9),
     "no number": (lambda text: text.replace("4.5", "4.x", 1).encode(), 6, 9),
+    "an epoch below 0": (lambda text: text.replace("\n4,", "\n-4,", 1).encode(), 6, 9),
     "too long": (lambda text: text.replace("\n4,", "\n" + "4" * 5000 + ",", 1).encode(), 6, 9),
     "headings twice": (lambda text: (HEADING + text).encode(), 2, 10),
 }

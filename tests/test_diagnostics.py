@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 from conftest import BASE, OTHERS, make_network, make_problem
+from scipy.stats import kstest
 from torch.distributions import Normal
 
 from utils import diagnostics, evaluation, metrics
 from utils.analysis import Sampling
 from utils.catalogue import METRICS, describe
-from utils.estimates import BINS, Estimate, Points, by_bin, points_under_both_laws
+from utils.estimates import BINS, Curve, Estimate, Points, by_bin, points_under_both_laws, stratified_times
 from utils.experiments import ANALYTICAL, configure
 from utils.noise_schedule import ExponentialSchedule, LinearSchedule
 from utils.score_networks import AnalyticalScoreNetwork, EmpiricalScoreNetwork, ScoreNetwork
@@ -69,6 +70,7 @@ def wrong_width(problem, schedule, sigma_d=0.012):
         (lambda u: Estimate.of_mean(u), 0.5),
         (lambda u: Estimate.of_root_mean(u.square()), 1 / math.sqrt(3)),
         (lambda u: Estimate.of_ratio(u.square(), u), 2 / 3),
+        (lambda u: metrics._root(Estimate.of_ratio(u.square(), u)), math.sqrt(2 / 3)),
         (lambda u: Estimate.of_median(u), 0.5),
         (lambda u: Estimate.of_share(int((u < 0.3).sum()), u.numel()), 0.3),
     ],
@@ -100,6 +102,27 @@ def test_intervals_of_a_share_hold_it_as_often_as_they_say():
     assert 0.9 < sum(held) / 400 <= 1
     none = Estimate.of_share(0, 1000)
     assert none.value == 0 and none.interval[0] == 0 and 0.003 < none.interval[1] < 0.005
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1000), (3, 10), (9978, 10_000)])
+def test_interval_of_a_share_ends_where_its_normal_law_leaves_it_out(successes, trials):
+    """Wilson's ends are those shares p with (k/n - p)^2 = z^2 p (1 - p) / n, and no wider."""
+    found = Estimate.of_share(successes, trials)
+    for p in found.interval:
+        assert (found.value - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / trials, rel=1e-6, abs=1e-15)
+    value, error, _, interval = found.scaled(3)
+    expected = [3 * number for number in (found.value, found.standard_error, *found.interval)]
+    assert [value, error, *interval] == pytest.approx(expected)
+
+
+def test_times_are_uniform_in_their_bins_whose_centres_are_those_of_a_curve():
+    t = by_bin(stratified_times(2_000, seeded()))
+    place = BINS * t - torch.arange(BINS)[:, None]
+    assert place.min() >= 0 and place.max() <= 1 + 1e-5  # rounding of float32
+    assert kstest(place.flatten().numpy(), "uniform").pvalue > 1e-3
+    curve = Curve.of([Estimate.of_mean(row) for row in t])
+    for centre, mean, error in zip(*curve, strict=True):
+        assert abs(centre - mean) < 4 * error < 0.1 / BINS
 
 
 def test_printed_error_is_that_of_the_last_digit():

@@ -26,6 +26,13 @@ def test_bootstrap_of_many_is_the_interval_of_the_mean():
     assert (mean.low, mean.high) == pytest.approx((mean.value - half, mean.value + half), abs=0.15 * half)
 
 
+def test_bootstrap_of_a_skewed_few_stays_among_what_they_can_be():
+    """One stray seed in five: the mean of a resample is a binomial number of strays over five, whose 2.5 and 97.5 %
+    are 0 and 3. An interval reflected about the mean would be below 0, which no share can be."""
+    mean = mean_over_seeds([0.0, 0.0, 0.0, 0.0, 1.0])
+    assert (mean.value, mean.low, mean.high) == pytest.approx((0.2, *stats.binom(5, 0.2).ppf([0.025, 0.975]) / 5))
+
+
 def test_paired_difference_is_students_and_cancels_what_seeds_share():
     shared, own = 10 * DRAWS[0], np.array([0.1, 0.2, 0.15, 0.12, 0.18])
     found = paired_difference(shared + own, shared)

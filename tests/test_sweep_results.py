@@ -242,6 +242,13 @@ def test_groups_are_paired_with_the_same_training_without_regularizer(rows):
         assert group.title == f"fokker planck, weight {weight:g}"
 
 
+def test_epochs_of_a_group_are_the_most_that_a_run_took(rows):
+    chosen = [row | {"epochs": epochs} for row, epochs in zip(rows, ("7", "90", "8"), strict=False)]
+    assert {row["group"] for row in chosen} == {rows[0]["group"]}
+    (group,) = sweep_groups.groups(chosen)
+    assert group.epochs == 90
+
+
 def test_other_seeds_in_another_sweep_make_a_group_of_their_own_with_the_same_baselines(rows, tmp_path, pool):
     for seed in (3, 4):
         train("no_regularizer", "again", f"seed={seed}")

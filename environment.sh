@@ -6,14 +6,21 @@ _root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 _requirements="$_root/${REQUIREMENTS:-requirements.txt}"
 
 _satisfies_pins() { # $1: a Python. Reads the installed versions; imports none of the packages.
-    command -v "$1" >/dev/null 2>&1 && "$1" -I - "$_root/requirements.txt" "$_requirements" >/dev/null 2>&1 <<'PYTHON'
+    command -v "$1" >/dev/null 2>&1 && "$1" -I - "$_requirements" >/dev/null 2>&1 <<'PYTHON'
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
-for line in (line.partition("#")[0].strip() for path in sys.argv[1:] for line in open(path)):
-    if "==" in line:
-        name, pin = line.split("==")
-        assert version(name).partition("+")[0] == pin  # 2.13.0+cpu is a build of 2.13.0
+def check(path):
+    for line in path.read_text(encoding="utf-8").splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("-r "):
+            check(path.parent / line.removeprefix("-r ").strip())
+        elif line:
+            name, pin = line.split("==")
+            assert version(name).partition("+")[0] == pin  # 2.13.0+cpu is a build of 2.13.0
+
+check(Path(sys.argv[1]))
 PYTHON
 }
 

@@ -1,5 +1,6 @@
 """The shell scripts: the environment is found at once, or a sentence says what is missing."""
 
+import ast
 import os
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,8 @@ def project(tmp_path):
     """The scripts and the pins alone, in a folder without an environment."""
     folder = tmp_path / "my cloné dir"
     folder.mkdir()
-    for name in ("environment.sh", "requirements.txt", "requirements-dev.txt"):
-        shutil.copy(ROOT / name, folder)
+    for path in (ROOT / "environment.sh", *ROOT.glob("requirements*.txt")):
+        shutil.copy(path, folder)
     return folder
 
 
@@ -84,6 +86,38 @@ def test_active_environment_without_the_pins_gives_way_and_that_is_said(project,
     assert done.returncode == 0
     assert done.stderr == "The active environment lacks a version that requirements.txt pins; using .venv instead.\n"
     assert done.stdout.splitlines()[0] == str(project / ".venv" / "bin" / "python")
+
+
+def pinned(name):
+    """Return the packages that a list pins, and those of the lists that it names, as pip compares their names."""
+    lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+    names = {line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
+    return names.union(*(pinned(line.removeprefix("-r ")) for line in lines if line.startswith("-r ")))
+
+
+@pytest.mark.parametrize(
+    ("files", "requirements"),
+    [
+        (["*.py", "utils/*.py", "training/*.py", "findings/*.py", "benchmarks/*.py"], "requirements-cluster.txt"),
+        (["tests/*.py"], "requirements-dev.txt"),
+    ],
+)
+def test_every_package_that_is_imported_is_pinned(files, requirements):
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for pattern in files for path in ROOT.glob(pattern)]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    installed = packages_distributions()
+    names = {name for module in modules for name in installed.get(module.partition(".")[0], [])}
+    assert {"torch", "numpy"} <= names
+    assert {name.lower().replace("_", "-") for name in names} <= pinned(requirements)
+
+
+def test_pins_of_a_list_that_another_one_names_count_too(project, tmp_path):
+    (project / "requirements-cluster.txt").write_text("numpy==0.0.1\n")
+    (project / ".venv").symlink_to(sys.prefix)
+    done = shell(SOURCE, project, PATH=restricted_path(tmp_path), REQUIREMENTS="requirements-dev.txt")
+    assert (done.returncode, done.stderr) == (1, NO_PYTHON)
 
 
 @pytest.mark.parametrize("pin", ["numpy==0.0.1", "no-such-package-anywhere==1.0"])

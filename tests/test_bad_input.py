@@ -213,6 +213,7 @@ def test_file_that_is_a_folder_or_not_there_is_named(training, capsys):
     assert said == [f"{training / BASE}: No such file or directory"]
 
 
+@pytest.mark.privileged
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes everything")
 def test_file_that_may_not_be_read_and_folder_that_may_not_be_written_are_named(training, capsys, tmp_path):
     (training / SPECIFIC).chmod(0)

@@ -256,6 +256,7 @@ def test_stopping_takes_less_than_two_seconds_and_names_the_command(killed):
 # --- without room
 
 
+@pytest.mark.privileged
 @pytest.mark.parametrize("size", ["100k", "600k"])
 def test_full_disk_stops_a_run_in_a_sentence_and_the_same_command_goes_on_when_there_is_room(
     runs, uninterrupted, tmp_path_factory, size

@@ -33,6 +33,7 @@ def test_no_home_no_language_no_display(clone, tmp_path):
     assert wrong.stderr.splitlines()[-1].startswith("no experiment is called")
 
 
+@pytest.mark.privileged
 def test_clone_that_cannot_be_written_is_analysed_elsewhere(clone, tmp_path):
     with mounted(tmp_path / "read only", "-o", "bind,ro", str(clone)) as frozen:
         command = ["bash", str(frozen / "training" / "no_regularizer" / "run.sh"), "--run-name", "other"]
@@ -48,6 +49,7 @@ def test_clone_that_cannot_be_written_is_analysed_elsewhere(clone, tmp_path):
     assert (tmp_path / "out" / "index.html").exists()
 
 
+@pytest.mark.privileged
 def test_disk_that_is_full_ends_the_analysis_in_a_line(clone, tmp_path):
     with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=200k", "tmpfs") as small:
         done = analyse(clone, "--experiments", "analytical", "--output-dir", str(small))

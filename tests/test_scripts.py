@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -200,3 +201,13 @@ def test_study_trains_then_analyses(project, tmp_path, status, expected, lines):
 @pytest.mark.parametrize("run", sorted((ROOT / "training").glob("*/run.sh")), ids=lambda path: path.parent.name)
 def test_run_sh_is_the_same_in_every_experiment(run):
     assert run.read_bytes() == (ROOT / "training" / "no_regularizer" / "run.sh").read_bytes()
+
+
+NEEDS_PRIVILEGE = re.compile(r"\b(mounted|os\.geteuid)\(")
+
+
+def test_every_test_that_needs_a_privilege_is_marked_so():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").glob("test_*.py")]
+    tests = [ast.unparse(node) for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
+    found = [test for test in tests if NEEDS_PRIVILEGE.search(test)]
+    assert len(found) >= 4 and all("@pytest.mark.privileged\n" in test for test in found)

@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 
 import psutil
 import pytest
 import torch
 import yaml
-from conftest import active_environment, make_clone
+from conftest import ROOT, active_environment, make_clone
 
-from training.sweep import main, slurm_cluster, submit
+from training.sweep import is_trained, main, open_client, slurm_cluster, submit
 from utils.experiments import Run, UserError
 from utils.sweeps import plan, tag
 
@@ -212,11 +213,14 @@ def finished_once(folder, epochs=60):
     return epochs_done == epochs and rows == [*range(epochs)] and said.count(f": finished its {epochs} epochs.") == 1
 
 
-def test_ctrl_c_saves_a_run_and_the_same_command_finishes_it(copy, tmp_path):
-    words = "--config", grid(tmp_path / "g.yaml", (NO, SHORT), name="stopped", seeds=[0])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_ctrl_c_saves_runs_and_the_same_command_finishes_them_once(copy, tmp_path, number, workers):
+    name, long = f"stopped_at_{workers}", SHORT | {"max_epochs": 120}
+    words = "--config", grid(tmp_path / "g.yaml", (NO, long), name=name), "--workers", workers
     process = sweep(copy, *words)
-    until(lambda: begun(copy, "stopped"), process)
-    process.send_signal(signal.SIGINT)
+    until(lambda: len(begun(copy, name)) == workers, process)
+    assert len(trainings(copy)) == workers
+    process.send_signal(number)
     began = time.monotonic()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -226,15 +230,17 @@ def test_ctrl_c_saves_a_run_and_the_same_command_finishes_it(copy, tmp_path):
     assert said.splitlines()[-1].startswith(
         "Stopped; what was trained is saved. To continue: python -m training.sweep "
     )
-    (folder,) = begun(copy, "stopped")
-    assert "stopped after" in (folder / "log.txt").read_text()
+    stopped = begun(copy, name)
+    assert len(stopped) == workers
+    assert all("stopped after" in (folder / "log.txt").read_text() for folder in stopped)
 
-    process = sweep(copy, *words)
-    out, said = process.communicate(timeout=180)
-    assert process.returncode == 0, said
-    assert out.startswith("runs: 1 finished, 0 finished before, 0 failed;")
-    assert "continues after" in (folder / "log.txt").read_text()
-    assert finished_once(folder)
+    for counts in ("2 finished, 0 finished before, 0 failed", "0 finished, 2 finished before, 0 failed"):
+        process = sweep(copy, *words)
+        out, said = process.communicate(timeout=180)
+        assert process.returncode == 0, said
+        assert out.startswith(f"runs: {counts};")
+        assert all("continues after" in (folder / "log.txt").read_text() for folder in stopped)
+        assert [finished_once(folder, 120) for folder in begun(copy, name)] == [True, True]
     assert not list(copy.glob("training/*/config.yaml"))  # each run has its own
 
 
@@ -325,6 +331,38 @@ def test_what_sbatch_says_is_passed_on_and_ctrl_c_is_left_as_it_was(tmp_path, mo
     assert signal.getsignal(signal.SIGINT) == handler
 
 
+@pytest.mark.parametrize(("workers", "jobs"), [(None, 3), (2, 2), (5, 3)])
+def test_as_many_jobs_are_submitted_as_there_are_runs_or_workers(tmp_path, monkeypatch, workers, jobs):
+    pytest.importorskip("dask_jobqueue", reason="requirements-cluster.txt is not installed")
+    (tmp_path / "slurm.yaml").write_text("cores: 1\nmemory: 1GB\n")
+    for command, said in (("sbatch", "Submitted batch job $$"), ("scancel", "")):
+        (tmp_path / command).write_text(f"#!/bin/sh\necho . >> {tmp_path}/{command}.log\necho {said}\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with open_client(Namespace(slurm=tmp_path / "slurm.yaml", scheduler=None, workers=workers), runs=3):
+        assert len((tmp_path / "sbatch.log").read_text().split()) == jobs
+
+
+def test_importing_dask_jobqueue_leaves_the_handlers_of_signals_as_they_were(tmp_path):
+    """In a process of its own, for it replaces them when it is imported first."""
+    pytest.importorskip("dask_jobqueue", reason="requirements-cluster.txt is not installed")
+    (tmp_path / "slurm.yaml").write_text("cores: 1\nmemory: 1GB\n")
+    code = """if True:
+        import signal, sys
+        from pathlib import Path
+        from training.sweep import slurm_cluster
+        both = signal.SIGINT, signal.SIGTERM
+        for number in both:
+            signal.signal(number, signal.default_int_handler)
+        before = [signal.getsignal(number) for number in both]
+        slurm_cluster(Path(sys.argv[1])).close()
+        assert [signal.getsignal(number) for number in both] == before
+    """
+    command = [sys.executable, "-c", code, str(tmp_path / "slurm.yaml")]
+    done = subprocess.run(command, cwd=ROOT, env=active_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_missing_package_for_slurm_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     (tmp_path / "slurm.yaml").write_text("cores: 1\n")
@@ -350,9 +388,10 @@ def test_value_that_slurm_does_not_take_is_named_with_its_file(training, tmp_pat
     path, options = tmp_path / "slurm.yaml", {"cores": 1, "memory": "1GB"} | yaml.safe_load(line)
     path.write_text(yaml.safe_dump(options))
     status = main(["--config", str(grid(tmp_path / "g.yaml", (NO, {}))), "--dry-run", "--slurm", str(path)])
-    printed = capsys.readouterr().err
+    out, printed = capsys.readouterr()
     assert status == (2 if said else 0)
     assert printed.startswith(f"{path}: {said}") if said else printed == ""
+    assert ("#SBATCH -n 1\n" in out) == (not said)
 
 
 def test_dry_run_says_which_runs_are_finished_begun_or_to_do(training, tmp_path, capsys, monkeypatch):
@@ -365,3 +404,14 @@ def test_dry_run_says_which_runs_are_finished_begun_or_to_do(training, tmp_path,
     assert main(["--config", str(path), "--dry-run"]) == 0
     states = [line.split(f"  {NO} ") for line in capsys.readouterr().out.splitlines()]
     assert states == [["finished", "seed=0"], ["begun   ", "seed=1"], ["to do   ", "seed=2"]]
+
+
+def test_run_of_another_configuration_is_not_taken_for_this_one(training, tmp_path, monkeypatch):
+    (planned,) = plan(grid(tmp_path / "g.yaml", (NO, {"max_epochs": 7}), seeds=[0]))
+    (other,) = plan(grid(tmp_path / "g.yaml", (NO, {"max_epochs": 8}), seeds=[0]))
+    assert planned.run == other.run
+    planned.run.folder.mkdir(parents=True)
+    planned.configuration.write(planned.run.configuration_file)
+    assert not is_trained(planned)
+    monkeypatch.setattr("training.sweep.is_finished", lambda run: True)
+    assert is_trained(planned) and not is_trained(other)

@@ -94,6 +94,40 @@ def test_the_best_is_the_best_method_and_neither_control_nor_oracle(tmp_path, re
     assert [tag for tag, attributes in page.tags if attributes.get("class") == "best"] == ["td"] * 4
 
 
+@pytest.mark.parametrize(
+    ("better", "values"),
+    [
+        ("lower", [0.2, 0.3]),
+        ("higher", [0.3, 0.2]),
+        ("closer to 1", [1.05, 0.9]),
+        ("closer to 1", [0.95, 1.1]),
+        ("closer to 0", [0.1, -0.2]),
+        ("closer to 0", [-0.1, 0.2]),
+    ],
+)
+def test_what_is_better_is_what_the_metric_says(tmp_path, read, monkeypatch, better, values):
+    monkeypatch.setitem(METRICS, "path_kl", better)
+    for name, value in zip(("good_regularizer", "no_regularizer"), values, strict=True):
+        write_run(tmp_path, name, [value], video=False)
+    page = read()
+    assert ["best: " in page.row(name)[1] for name in ("good", "no_")] == [True, False]
+
+
+def test_runs_and_pictures_stand_in_their_order_and_versions_with_their_runs(tmp_path, read):
+    for name, version in (("b_regularizer", "2"), ("no_regularizer", "1"), ("a_regularizer", "1"), ("analytical", "1")):
+        folder = write_run(tmp_path, name, [0.1], video=False, code_version=f"version{version}")
+        for picture in ("maps", "an_idea", "score_error"):
+            Image.new("RGB", (30, 20), "white").save(folder / f"{picture}.png")
+    page = read()
+    first = [row[0].split()[0] for row in page.tables[0][1:]]
+    assert first == ["analytical", "no_regularizer", "a_regularizer", "b_regularizer"]
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    order = ("samples", "score_error", "maps", "an_idea")
+    assert sources == [f"{name}/run1/{picture}.png" for name in first for picture in order]
+    text = " ".join(page.text.split())
+    assert "version1 (analytical; no_regularizer; a_regularizer) version2 (b_regularizer)" in text
+
+
 def test_a_method_alone_is_not_called_the_best(tmp_path, read):
     write_run(tmp_path, "analytical", [0.0], video=False)
     write_run(tmp_path, "no_regularizer", [0.3], video=False)

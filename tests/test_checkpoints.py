@@ -4,6 +4,8 @@ import json
 import random
 import re
 import shutil
+import threading
+import time
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from test_experiments import (
 
 import analyse_experiments
 from training import train
+from training.callbacks import WholeFilesOnly
 from utils import analysis
 from utils.experiments import FORMAT_VERSION, BadCheckpoint, Run, UserError, load_run, read_checkpoint
 
@@ -308,3 +311,27 @@ def test_analysis_names_what_it_leaves_out_or_replaces_and_goes_on(run, training
     assert numbers.read_bytes() == before
     page = (output / "index.html").read_text(encoding="utf-8")
     assert "no_regularizer, run1: what this page shows of it is older" in page
+
+
+def test_checkpoint_that_is_written_again_and_again_is_whole_whenever_it_is_read(tmp_path):
+    """As by an analysis while the training goes on: its tensor always belongs to its number of epochs."""
+    path, stop = tmp_path / "last.ckpt", threading.Event()
+
+    def write():
+        epochs = 0
+        while not stop.is_set():
+            epochs += 1
+            state = {"state_dict": {"weight": torch.full((200_000,), float(epochs))}, "epochs_done": epochs}
+            WholeFilesOnly().save_checkpoint(state, path)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not path.exists():
+            time.sleep(0.001)
+        found = [read_checkpoint(path) for _ in range(60)]
+    finally:
+        stop.set()
+        writer.join()
+    assert all(torch.all(one["state_dict"]["weight"] == one["epochs_done"]) for one in found)
+    assert len({one["epochs_done"] for one in found}) > 5

@@ -213,6 +213,14 @@ def test_file_that_is_a_folder_or_not_there_is_named(training, capsys):
     assert said == [f"{training / BASE}: No such file or directory"]
 
 
+@pytest.mark.parametrize("words", [[], ["--from-scratch"], ["--run-name", "run2"]])
+def test_file_where_the_runs_should_be_is_named(training, capsys, words):
+    path = training / "no_regularizer" / "output"
+    path.write_text("my notes")
+    said = refused(train.main, ["no_regularizer", *words], capsys, training.parent)
+    assert said == [f"{path}: File exists"]
+
+
 @pytest.mark.privileged
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes everything")
 def test_file_that_may_not_be_read_and_folder_that_may_not_be_written_are_named(training, capsys, tmp_path):

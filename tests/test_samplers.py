@@ -1,5 +1,7 @@
 """The sampler on the exact score: known widths, composition, invariance."""
 
+import gc
+
 import pytest
 import torch
 from conftest import make_problem
@@ -81,3 +83,17 @@ def test_corrector_leaves_the_exact_law_alone_and_leads_to_it(t, schedule, gener
 def test_no_gradient_passes(truth):
     x = torch.rand(3, 2, 1, requires_grad=True)
     assert not predictor_corrector(truth, x, time_grid(2)).requires_grad
+
+
+def test_memory_does_not_grow_with_the_number_of_steps(truth, generator):
+    """Counted are all tensors with as many rows as there are samples, which are alive when a step begins."""
+    alive = []
+
+    def count(*_):
+        looked = len(alive) in (3, 18)  # it takes a tenth of a second
+        objects = gc.get_objects() if looked else []
+        alive.append(sum(type(one) is torch.Tensor and 37 in one.shape for one in objects))
+
+    truth.register_forward_pre_hook(count)
+    predictor_corrector(truth, torch.rand(37, 2, 1, generator=generator), time_grid(20), generator=generator)
+    assert len(alive) == 20 and 1 <= alive[18] <= alive[3]

@@ -35,12 +35,9 @@ def forked(words, number=None, moment=0.0):
 
 def interrupted(words, number, moment):
     """Send the training a signal, then give the same command again; return what is to be checked."""
-    second = int(time.time())
     status, seconds = forked(words, number, moment)
     last = Run(words[0], words[2]).last_checkpoint
     found = read_checkpoint(last)["epochs_done"] if last.exists() else 0  # raises where it is damaged
-    while int(time.time()) == second:  # event files are told apart by the second
-        time.sleep(0.02)
     return {"signal": number, "status": status, "seconds": seconds, "epochs": found, "again": forked(words)[0]}
 
 

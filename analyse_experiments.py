@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def analyse(options: argparse.Namespace) -> int:
     """Analyse every experiment asked for; return 1 where one could not be, else 0."""
-    from utils import analysis
+    from utils import analysis, comparison
     from utils.experiments import ANALYTICAL, Run, UserError, find_experiments
     from utils.report import write_report
 
@@ -106,8 +106,8 @@ def analyse(options: argparse.Namespace) -> int:
             if options.debug:
                 raise
             left_out[run] = str(error)
-    left_out_of_curves = analysis.draw_comparison(results, options.output_dir)
-    analysis.write_summary(results, options.output_dir)
+    left_out_of_curves = comparison.draw_comparison(results, options.output_dir)
+    comparison.write_summary(results, options.output_dir)
     earlier = [run for run in left_out if (analysis.folder_of(run, options.output_dir) / "metrics.json").exists()]
     notes = [f"{run.title}: what this page shows of it is older; it could not be analysed again" for run in earlier]
     page, left_out_of_page = write_report(options.output_dir, notes)

@@ -183,14 +183,14 @@ def main() -> int:
 
 
 def write(findings: Findings) -> None:
-    """Write the page, and its figures once the page could be written."""
+    """Write figures and page, nothing of which changes where a number is missing."""
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
-    for name, picture in sweep_report.weights_figures(findings.of("weights"), "weights").items():
-        figures.save(picture, HERE / f"{name}.png")
-    figures.save(findings.forest(), HERE / "differences.png")
     text = environment.get_template("FINDINGS.md.jinja").render(
         findings=findings, runs=len(findings.rows), cost=COST, ode_check=findings.ode_check()
     )
+    for name, picture in sweep_report.weights_figures(findings.of("weights"), "weights").items():
+        figures.save(picture, HERE / f"{name}.png")
+    figures.save(findings.forest(), HERE / "differences.png")
     with replacing(HERE / "FINDINGS.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{HERE / 'FINDINGS.md'}: {len(findings.rows)} runs")

@@ -218,7 +218,7 @@ def test_file_where_the_runs_should_be_is_named(training, capsys, words):
     path = training / "no_regularizer" / "output"
     path.write_text("my notes")
     said = refused(train.main, ["no_regularizer", *words], capsys, training.parent)
-    assert said == [f"{path}: File exists"]
+    assert said == [f"{path}: a file is where a folder should be"]
 
 
 @pytest.mark.privileged

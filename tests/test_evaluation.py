@@ -194,16 +194,17 @@ def test_numbers_of_points_are_those_of_the_rows_that_are_kept(wrong):
     assert points["memorisation"] == 240
 
 
-def test_evaluations_are_counted_point_by_point(monkeypatch):
+@pytest.mark.parametrize("learned", [True, False])
+def test_evaluations_are_counted_point_by_point(monkeypatch, learned):
     """Those of a hook of our own, and in the field the points at which the derivatives are carried forward, too."""
     monkeypatch.setattr(evaluation, "PER_BIN", dict(zip(PER_BIN, (2, 3, 4, 5, 6), strict=True)))
     for name, few in (("PATH_KL_POINTS", 50), ("ODE_POINTS", 8), ("ODE_SAMPLES", 4), ("MEMORY_POINTS", 3)):
         monkeypatch.setattr(evaluation, name, few)
-    network, seen = make_network(SCHEDULE), []
+    network, seen = make_network(SCHEDULE) if learned else CONFIGURATION.build_truth(), []
     network.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
     states = {t: torch.rand(100, 2, 1, generator=draws("x")) for t in (1.0, 0.0)}
     found = evaluate(network, CONFIGURATION, states, SEED).evaluations
-    assert sum(found.values()) == sum(seen) + 2 * BINS * 4
+    assert sum(found.values()) == sum(seen) + (2 * BINS * 4 if learned else 0)
     gaps = 2 * BINS * 5 * (1 + 2 * 5)  # the point itself, and two trajectories of five steps
     field = 2 * BINS * 4 + gaps + 2 * BINS * 6 * diagnostics.LOOP_POINTS
     assert found == {

@@ -1,6 +1,5 @@
 """What is made of one experiment: samples, pictures, a video and numbers, in a folder of its own."""
 
-import csv
 import json
 import math
 import subprocess
@@ -13,13 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import median_filter
 from torch import Tensor
 from tqdm import tqdm
 
 from utils import comparison_figures, figures, metrics, views
-from utils.catalogue import HEADLINE, describe
-from utils.curves import read_curves
+from utils.catalogue import describe
 from utils.estimates import Curve
 from utils.evaluation import Report, evaluate
 from utils.experiments import (
@@ -33,7 +30,7 @@ from utils.experiments import (
     difference,
     load_run,
 )
-from utils.files import replacing, sentence
+from utils.files import replacing
 from utils.noise_schedule import time_grid
 from utils.randomness import keyed_generator
 from utils.samplers import predictor_corrector
@@ -44,7 +41,6 @@ CHUNK = 2_000  # samples carried together: larger ones leave the processor's cac
 VIDEO_FRAMES = 51  # one for every 0.02 of t
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
-SMOOTHED_EPOCHS = 21
 STOPS = 11  # times along the sampler, both ends included, at which the samples' law is compared with the exact one
 
 
@@ -198,11 +194,11 @@ def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, ti
     problem, schedule = configuration.toy_problem, configuration.noise_schedule
     sigma_0 = metrics.stationary_width(problem, schedule)
     radii = metrics.distance_to_nearest_mode(x, problem)
-    is_stray = _is_stray(x, configuration)
+    strays = is_stray(x, configuration)
     title = f"{title}: {len(x):,} samples, {sampling.time_steps} steps"
     if views.has_plane(problem):
         points, modes = (a.flatten(1)[:, :2].numpy() for a in (x, problem.modes()))
-        picture = figures.samples_figure(points, modes, is_stray.numpy(), sigma_0, title)
+        picture = figures.samples_figure(points, modes, strays.numpy(), sigma_0, title)
         figures.save(picture, folder / "samples.png")
     width = metrics.sampler_width_ratio(problem, schedule, sampling.times) if not sampling.corrector_steps else None
     picture = figures.radial_distribution_figure(radii.numpy(), sigma_0, x[0].numel(), title, width)
@@ -212,7 +208,7 @@ def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, ti
 def draw_score_error(report: Report, title: str, folder: Path) -> None:
     """Write score_error.png: the error of the score against time, beside the size of the score itself."""
     size, noised, uniform, median = (
-        _band(report.curves[name])
+        band(report.curves[name])
         for name in ("size_noised", "score_error_noised", "score_error_uniform", "score_error_median_uniform")
     )
     curves = {
@@ -224,7 +220,8 @@ def draw_score_error(report: Report, title: str, folder: Path) -> None:
     figures.save(figures.score_error_figure(noised[0], curves, title), folder / "score_error.png")
 
 
-def _is_stray(x, configuration):
+def is_stray(x: Tensor, configuration: Configuration) -> Tensor:
+    """Return which samples, (sample, atom, dimension), are strays, (sample,)."""
     problem = configuration.toy_problem
     sigma_0 = metrics.stationary_width(problem, configuration.noise_schedule)
     return metrics.distance_to_nearest_mode(x, problem) > metrics.STRAY_DISTANCE * sigma_0
@@ -236,7 +233,8 @@ def draw_maps(network: ScoreNetwork, configuration: Configuration, title: str, f
     figures.save(comparison_figures.maps_figure(MAP_TIMES, *maps, title), folder / "maps.png")
 
 
-def _band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return times, values and errors of a curve as arrays, with not-a-number where it has none."""
     return tuple(np.array(values, dtype=float) for values in curve)  # None becomes not-a-number
 
 
@@ -268,109 +266,6 @@ def draw_marginal_distribution(output: Path) -> None:
     densities = np.exp(np.stack([field.log_density(t) for t in times]).astype(np.float64))
     picture = figures.marginal_distribution_figure(times.numpy(), field.grid, densities, densities.mean(2))
     figures.save(picture, output / "marginal_distribution.png")
-
-
-def draw_comparison(results: Mapping[Run, Result], output: Path) -> list[str]:
-    """Write the figures that set all runs side by side; return what is wrong with the curves that are left out."""
-    if not results:
-        return []
-    curves = {result.title: result.report.curves for result in results.values()}
-
-    def panes(**names: str) -> dict[str, dict]:
-        headings = {"noised": "under the noised law", "uniform": "at uniform points"}
-        return {
-            f"{what.replace('_', ' ')} {headings[law]}".strip(): {
-                title: _band(found[f"{name}_{law}"]) for title, found in curves.items()
-            }
-            for what, name in names.items()
-            for law in headings
-        }
-
-    draw, time_label = comparison_figures.comparison_figure, "diffusion time t"
-    error = draw(panes(error="score_error"), time_label, "rms of $\\sigma(t)\\,(s_\\theta - s)$", "Score error")
-    residual = draw(
-        panes(residual="residual_score_fpe"),
-        time_label,
-        "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$",
-        "Residual of the score's Fokker-Planck equation",
-    )
-    gap_label = "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)"
-    gaps = {
-        "at uniform points": "consistency_gap_uniform",
-        "at uniform points, less the exact score's": "consistency_excess_uniform",
-        "under the noised law, less the exact score's": "consistency_excess_noised",
-    }
-    gap_panes = {where: {title: _band(found[name]) for title, found in curves.items()} for where, name in gaps.items()}
-    gap = draw(gap_panes, time_label, gap_label, "Consistency gap", signed=True)
-    for name, picture in (("score_error", error), ("residual", residual), ("consistency", gap)):
-        figures.save(picture, output / f"{name}_comparison.png")
-    faults = draw_learning_curves(results, output)
-    with_plane = [r for r in results.values() if views.has_plane(r.configuration.toy_problem)]
-    if with_plane:
-        problem = with_plane[0].configuration.toy_problem
-        points = {r.title: r.samples.flatten(1)[:, :2].numpy() for r in with_plane}
-        strays = {r.title: _is_stray(r.samples, r.configuration).numpy() for r in with_plane}
-        modes = problem.modes().flatten(1)[:, :2].numpy()
-        title = f"{len(with_plane[0].samples):,} samples of each"
-        picture = comparison_figures.samples_comparison_figure(points, modes, strays, title)
-        figures.save(picture, output / "samples_comparison.png")
-    return faults
-
-
-def draw_learning_curves(results: Mapping[Run, Result], output: Path) -> list[str]:
-    """Write learning_curves.png from the curves.csv of the runs; return a sentence for each that cannot be read."""
-    kinds = {
-        "excess_loss/validation": "score-matching loss above that of the exact score",
-        "path_kl_in_nats/validation": "path KL, nats",
-    }
-    panes: dict[str, dict] = {name: {} for name in kinds.values()}
-    faults = []
-    for run, result in results.items():
-        if run.experiment == ANALYTICAL:
-            continue
-        try:
-            curves = read_curves(run.curves_file)
-        except (UserError, OSError) as error:
-            faults.append(sentence(error))
-            continue
-        for column, name in kinds.items():
-            smooth = median_filter(curves[column], SMOOTHED_EPOCHS, mode="nearest")  # or the noise hides the others
-            panes[name][result.title] = (curves["epoch"] + 1, smooth, None)
-    (output / "learning_curves.png").unlink(missing_ok=True)  # that of other runs
-    if any(panes.values()):
-        title = f"Learning curves (running medians of {SMOOTHED_EPOCHS} epochs)"
-        picture = comparison_figures.comparison_figure(panes, "epoch", "on the validation set", title)
-        figures.save(picture, output / "learning_curves.png")
-    return faults
-
-
-def write_summary(results: Mapping[Run, Result], output: Path) -> None:
-    """Write summary.csv, a row for each run and all its numbers, and print the headline ones as a table."""
-    if not results:
-        return
-    names = list(dict.fromkeys(name for result in results.values() for name in result.report.estimates))
-    with replacing(output / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        columns = [column for name in names for column in (name, f"{name}_standard_error")]
-        writer.writerow(["experiment", "run", "oracle", "training_seed", *columns])
-        for run, (_, configuration, report, _) in results.items():
-            numbers = [v for n in names for v in report.estimates.get(n, (None, None))[:2]]
-            writer.writerow([run.experiment, run.name, configuration.is_oracle, configuration.seed, *numbers])
-    print("\n" + summary_table(results))
-
-
-def summary_table(results: Mapping[Run, Result]) -> str:
-    """Return the headline numbers, a line for each run, with the error of the last digit in brackets."""
-    titles = [result.title + (" (oracle)" if result.configuration.is_oracle else "") for result in results.values()]
-    width = max(map(len, titles))
-    lines = [" " * width + "".join(f" {heading:>11}" for heading, _ in HEADLINE.values())]
-    for title, result in zip(titles, results.values(), strict=True):
-        found = ((result.report.estimates.get(name), factor) for name, (_, factor) in HEADLINE.items())
-        lines.append(f"{title:{width}}" + "".join(f" {str(e.scaled(f)) if e else '-':>11}" for e, f in found))
-    lines.append("path KL and ODE KL in nats, W2 in relative coordinates, (n): standard error of the last digit")
-    if any(result.configuration.is_oracle for result in results.values()):
-        lines.append("oracle: its training is told the answer")
-    return "\n".join(lines)
 
 
 def code_version() -> str:

@@ -49,6 +49,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def sentence(error: Exception) -> str:
     """Return what to print of an error: a file's name first, and no error number."""
+    if isinstance(error, FileExistsError):
+        return f"{error.filename}: a file is where a folder should be"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -76,9 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("Stopped; every file that was written is whole. The same command starts again.", file=sys.stderr)
         return 130
     except Exception as error:
-        from utils.experiments import UserError
         from utils.files import sentence
-        from utils.videos import VideoError
+        from utils.plots.video import VideoError
+        from utils.runs.loading import UserError
 
         if options.debug or not isinstance(error, UserError | VideoError | OSError):
             raise
@@ -90,9 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def analyse(options: argparse.Namespace) -> int:
     """Analyse every experiment asked for; return 1 where one could not be, else 0."""
-    from utils import analysis, comparison
-    from utils.experiments import ANALYTICAL, Run, UserError, find_experiments
-    from utils.report import write_report
+    from utils.reports import comparison
+    from utils.reports import experiment as analysis
+    from utils.reports.page import write_report
+    from utils.runs.loading import ANALYTICAL, Run, UserError, find_experiments
 
     sampling = analysis.Sampling.of(options)
     names = list(dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()]))
@@ -123,10 +124,12 @@ def analyse_sweep(options: argparse.Namespace) -> int:
     """Judge the finished runs of a sweep that the results do not hold yet; write what all say over seeds."""
     from training.side_by_side import usable_processors
     from training.train import is_finished
-    from utils import sweep_groups, sweep_report, sweep_results
-    from utils.analysis import Sampling
-    from utils.experiments import UserError, find_runs
-    from utils.report import write_report
+    from utils.reports import sweep as sweep_report
+    from utils.reports.experiment import Sampling
+    from utils.reports.page import write_report
+    from utils.runs.loading import UserError, find_runs
+    from utils.sweeps import groups as sweep_groups
+    from utils.sweeps import results as sweep_results
 
     folder = options.output_dir / "sweeps" / options.sweep
     results = options.results or folder / "results.csv"

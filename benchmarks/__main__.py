@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import analysis, epochs, processes, steps
 from benchmarks.timing import exponent
-from utils.experiments import ROOT
+from utils.runs.loading import ROOT
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import medians
-from utils import figures, views
-from utils.analysis import VIDEO_FRAMES, Sampling, draw_video
-from utils.experiments import configure
+from utils.plots import experiment_figures as figures
+from utils.plots import views
+from utils.reports.experiment import VIDEO_FRAMES, Sampling, draw_video
+from utils.runs.loading import configure
 
 SAMPLES, STEPS = 10_000, (50, 100)
 

@@ -17,8 +17,8 @@ from statistics import median
 
 import torch
 
-from utils.experiments import configure
-from utils.torus import displacement, wrap, wrapped_normal_score
+from utils.physics.torus import displacement, wrap, wrapped_normal_score
+from utils.runs.loading import configure
 
 WINDOW = 10  # epochs: one line picture, one last.ckpt and, at the beginning of a training, nearly ten best.ckpt
 ROUNDS = 25

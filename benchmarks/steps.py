@@ -8,8 +8,8 @@ from torch.func import jacrev, jvp, vmap
 from benchmarks.timing import medians
 from training.data_module import ToyData
 from training.lightning_module import mean_square
-from utils.derivatives import Derivatives, by_forward_propagation
-from utils.experiments import Configuration, configure, find_experiments
+from utils.runs.loading import Configuration, configure, find_experiments
+from utils.score.derivatives import Derivatives, by_forward_propagation
 
 VARIANTS = {
     "fokker_planck_regularizer, score_fpe": ["regularizer.residual=score_fpe"],

@@ -13,11 +13,14 @@ from statistics import mean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from findings import ode_check
-from utils import comparison_figures, figures, sweep_report, sweep_results
-from utils.experiments import UserError
 from utils.files import replacing, sentence
-from utils.statistics import mean_over_seeds, paired_difference
-from utils.sweep_groups import Group, groups, with_baselines
+from utils.plots import comparison_figures
+from utils.plots import experiment_figures as figures
+from utils.reports import sweep as sweep_report
+from utils.runs.loading import UserError
+from utils.sweeps import results as sweep_results
+from utils.sweeps.groups import Group, groups, with_baselines
+from utils.sweeps.paired import mean_over_seeds, paired_difference
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"

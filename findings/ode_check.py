@@ -12,11 +12,11 @@ import torch
 
 from training.side_by_side import usable_processors
 from training.train import is_finished
-from utils import diagnostics
-from utils.experiments import ROOT, Run, load_run
+from utils.evaluation import field_metrics as diagnostics
 from utils.files import replacing
-from utils.sweep_results import processes
-from utils.sweeps import plan
+from utils.runs.loading import ROOT, Run, load_run
+from utils.sweeps.plan import plan
+from utils.sweeps.results import processes
 
 SWEEP = Path(__file__).parent / "sweeps" / "confirm.yaml"
 TABLE = Path(__file__).parent / "ode_check.csv"

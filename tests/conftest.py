@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from utils import experiments
-from utils.noise_schedule import ExponentialSchedule
-from utils.score_networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
-from utils.toy_problem import ToyProblem
+from utils.physics.laws import ToyProblem
+from utils.physics.noise_schedule import ExponentialSchedule
+from utils.runs import loading as experiments
+from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
 
 torch.set_num_threads(1)
 # A shell starts background jobs with Ctrl-C ignored; the tests, and the processes that they start, should listen to it.

@@ -18,12 +18,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from training.lightning_module import MONITOR, PATH_KL, ScoreMatching
-from utils import views
-from utils.curves import Curves
-from utils.experiments import Configuration, Run
-from utils.figures import ScoreFieldFigure, ScoreLineFigure
 from utils.files import replacing
-from utils.score_networks import ScoreNetwork
+from utils.plots import views
+from utils.plots.experiment_figures import ScoreFieldFigure, ScoreLineFigure
+from utils.runs.curves import Curves
+from utils.runs.loading import Configuration, Run
+from utils.score.networks import ScoreNetwork
 
 LINE_TIMES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.8, 0.9, 1.0)
 FIELD_TIMES = (0.0, 0.3, 0.6, 1.0)

@@ -11,9 +11,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from utils.experiments import Configuration
+from utils.physics.torus import displacement, wrap, wrapped_normal_score
 from utils.randomness import keyed_generator
-from utils.torus import displacement, wrap, wrapped_normal_score
+from utils.runs.loading import Configuration
 
 
 class Noised(NamedTuple):

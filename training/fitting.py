@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from training import callbacks
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
-from utils import views
-from utils.experiments import Configuration, Run
+from utils.plots import views
+from utils.runs.loading import Configuration, Run
 
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the batches are ready-made tensors
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")

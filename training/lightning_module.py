@@ -14,10 +14,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from training.data_module import Noised
-from utils.experiments import FORMAT_VERSION, Configuration, UserError
-from utils.metrics import path_kl_density
+from utils.evaluation.sample_metrics import path_kl_density
 from utils.randomness import keyed_generator
-from utils.regularizers import Consistency
+from utils.runs.loading import FORMAT_VERSION, Configuration, UserError
+from utils.score.regularizers import Consistency
 
 PATH_KL = "path_kl_in_nats/validation"
 GAP_EVERY_N_EPOCHS = 10  # its two trajectories cost as much as two mini-batches

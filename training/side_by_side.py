@@ -16,7 +16,7 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 
 from tqdm import tqdm
 
-from utils.experiments import ROOT, Run, UserError, configure, find_experiments
+from utils.runs.loading import ROOT, Run, UserError, configure, find_experiments
 
 POLL_SECONDS = 0.3
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # the bars are drawn here

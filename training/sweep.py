@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from training.side_by_side import usable_processors
 from training.train import is_finished
-from utils.experiments import ROOT, UserError, read_configuration, read_yaml
 from utils.files import sentence
-from utils.sweeps import PlannedRun, plan
+from utils.runs.loading import ROOT, UserError, read_configuration, read_yaml
+from utils.sweeps.plan import PlannedRun, plan
 
 CONFIG = "training/sweep_config.yaml"
 SLURM_OPTIONS = {  # those whose wrong types dask_jobqueue takes without a word, or stumbles over without naming them
@@ -120,7 +120,7 @@ def without_results(runs: list[PlannedRun], path: Path | None) -> list[PlannedRu
     """Return the runs whose results a file does not hold; all of them where there is no file."""
     if path is None:
         return runs
-    from utils.sweep_results import fingerprint, read_results  # these import all of the analysis
+    from utils.sweeps.results import fingerprint, read_results  # these import all of the analysis
 
     held = {row["key"] for row in read_results(path)}
     return [planned for planned in runs if fingerprint(planned.configuration) not in held]

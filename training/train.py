@@ -14,7 +14,8 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 
 import torch
 
-from utils.experiments import (
+from utils.files import locked, sentence
+from utils.runs.loading import (
     ANALYTICAL,
     BadCheckpoint,
     Configuration,
@@ -27,7 +28,6 @@ from utils.experiments import (
     read_checkpoint,
     read_configuration,
 )
-from utils.files import locked, sentence
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -1,0 +1,215 @@
+"""Random problems, networks and configurations (hypothesis): what holds for the base case holds for all of them.
+
+The cases are the same in every run. Others: `pytest tests/test_properties.py --hypothesis-profile=wide`.
+"""
+
+import math
+from string import ascii_lowercase
+
+import torch
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from utils.physics.laws import APART, ToyProblem
+from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule, time_grid
+from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
+from utils.runs.loading import UserError, configure, flat, read_configuration
+from utils.score.derivatives import value_and_divergence
+from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
+from utils.score.samplers import predictor_corrector
+from utils.settings import Settings
+
+DTYPES = st.sampled_from([torch.float32, torch.float64])
+WIDTHS = st.floats(math.log(1e-3), math.log(2)).map(math.exp)
+FAR = {torch.float32: 3, torch.float64: 1000}  # cells that x may be away: float32 keeps 1e-7 of such numbers
+
+
+@st.composite
+def problems(draw, most_atoms=3, most_dimensions=2):
+    atoms, dimensions = draw(st.integers(1, most_atoms)), draw(st.integers(1, most_dimensions))
+    coordinate = st.floats(0, 1, exclude_max=True)
+    rows = draw(st.lists(st.tuples(*[coordinate] * dimensions), min_size=atoms, max_size=atoms))
+    apart = torch.tensor(rows, dtype=torch.double)
+    distances = displacement(apart[:, None], apart).abs().amax(-1) + torch.eye(atoms)
+    assume(distances.min() > APART)
+    return ToyProblem(
+        equilibrium_relative_coordinates=rows, sigma_d=draw(WIDTHS), permutation_symmetric=draw(st.booleans())
+    )
+
+
+@st.composite
+def schedules(draw):
+    sigma_min, factor = draw(WIDTHS), draw(st.floats(1.01, 40))
+    kind = draw(st.sampled_from([ExponentialSchedule, LinearSchedule]))
+    return kind(sigma_min=sigma_min, sigma_max=sigma_min * factor)
+
+
+@st.composite
+def points(draw, shape, dtype=torch.double, number=8):
+    """Configurations in the cell: random ones, and every coordinate 0, 1/2 or the last number below 1."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    x = torch.rand(number, *shape, generator=generator, dtype=dtype)
+    for row, special in enumerate((0.0, 0.5, 1 - torch.finfo(dtype).eps / 2)):
+        x[row] = special
+    return x
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), DTYPES)
+def test_wrap_is_in_the_cell_and_the_displacement_is_the_nearest_image(one, other, dtype):
+    x, y = torch.tensor([one], dtype=dtype), torch.tensor([other], dtype=dtype)
+    assert 0 <= wrap(x) < 1 and wrap(wrap(x)) == wrap(x)
+    u = displacement(wrap(x), wrap(y))
+    assert -0.5 <= u < 0.5
+    back = (wrap(y) + u - wrap(x)).item()
+    assert abs(back - round(back)) < 4 * torch.finfo(dtype).eps  # two sums of numbers below 2
+
+
+@given(WIDTHS)
+def test_wrapped_normal_is_normalised(sigma):
+    n = math.ceil(10 / min(sigma, 1))  # the trapezoidal rule errs by exp(-2 (pi sigma n)^2)
+    u = torch.arange(n, dtype=torch.double) / n - 0.5
+    assert abs(wrapped_normal_log_density(u, sigma).exp().mean().item() - 1) < 1e-12
+
+
+@given(st.data(), WIDTHS, DTYPES)
+def test_wrapped_normal_is_finite_even_and_periodic(data, sigma, dtype):
+    u = data.draw(points((1,), dtype))
+    log_density, score = wrapped_normal_log_density(u, sigma), wrapped_normal_score(u, sigma)
+    assert torch.isfinite(log_density).all() and torch.isfinite(score).all()
+    # Rounding of u, seen through the slope of the score, which is steep where two images meet, at 1/2.
+    v = u.double().requires_grad_()
+    (slope,) = torch.autograd.grad(wrapped_normal_score(v, sigma).sum(), v)
+    slack = 16 * torch.finfo(dtype).eps * (slope.abs() + sigma**-2)
+    assert ((wrapped_normal_score(u + 1, sigma) - score).abs() <= slack).all()
+    inside = u != 0.5  # at 1/2 the nearest image of -u is the other one
+    assert ((wrapped_normal_score(-u, sigma) + score).abs() <= slack)[inside].all()
+
+
+@given(problems(), st.data(), WIDTHS, DTYPES)
+def test_law_is_finite_periodic_and_symmetric_where_it_should_be(problem, data, width, dtype):
+    x = data.draw(points(problem.shape, dtype))
+    sigma = torch.full((len(x),), width, dtype=dtype)
+    log_density, score = problem.log_density(x, sigma), problem.score(x, sigma)
+    assert log_density.shape == (len(x),) and score.shape == x.shape and score.dtype == dtype
+    assert torch.isfinite(log_density).all() and torch.isfinite(score).all()
+    # Rounding of x moves an exponent by eps / sigma_eff^2 for each component.
+    slack = 64 * x[0].numel() * torch.finfo(dtype).eps / problem.effective_sigma(sigma[:1]).item() ** 2
+    cells = data.draw(st.integers(-FAR[dtype], FAR[dtype]))
+    assert torch.allclose(problem.log_density(x + cells, sigma), log_density, rtol=1e-5, atol=slack * (1 + abs(cells)))
+    order = torch.tensor(data.draw(st.permutations(range(problem.shape[0]))))
+    if problem.permutation_symmetric:
+        assert torch.allclose(problem.log_density(x[:, order], sigma), log_density, rtol=1e-5, atol=slack)
+
+
+@given(problems(), st.data(), WIDTHS)
+def test_score_is_the_gradient_of_the_log_density(problem, data, width):
+    x = data.draw(points(problem.shape)).requires_grad_()
+    sigma = torch.full((len(x),), width, dtype=torch.double)
+    (gradient,) = torch.autograd.grad(problem.log_density(x, sigma).sum(), x)
+    scale = problem.effective_sigma(sigma[:1]).item() ** -2
+    assert torch.allclose(problem.score(x, sigma), gradient, rtol=1e-9, atol=1e-12 * max(scale**1.5, 1))
+
+
+@given(problems(most_atoms=2, most_dimensions=1), st.floats(0.05, 1))
+def test_law_is_normalised(problem, sigma):
+    n, atoms = math.ceil(4 / sigma), problem.shape[0]  # spectrally accurate, as above
+    grid = torch.arange(n, dtype=torch.double) / n
+    x = torch.cartesian_prod(*[grid] * atoms).reshape(-1, atoms, 1)
+    density = problem.log_density(x, torch.full((len(x),), sigma, dtype=torch.double)).exp()
+    assert abs(density.mean().item() - 1) < 1e-9
+
+
+@given(problems(), schedules(), st.data(), DTYPES)
+def test_exact_network_and_its_divergence_are_finite_at_all_times(problem, schedule, data, dtype):
+    x = data.draw(points(problem.shape, dtype))
+    truth = AnalyticalScoreNetwork(problem, schedule)
+    for t in (0.0, data.draw(st.floats(0, 1)), 1.0):
+        times = torch.full((len(x),), t, dtype=dtype)
+        value, divergence = value_and_divergence(truth, x, times)
+        assert value.shape == x.shape and divergence.shape == (len(x),)
+        assert torch.isfinite(value).all() and torch.isfinite(divergence).all()
+
+
+@given(problems(), schedules(), st.data(), DTYPES, st.integers(1, 3), st.booleans())
+def test_network_is_finite_periodic_and_equivariant(problem, schedule, data, dtype, layers, equivariant):
+    architecture = Architecture(
+        coordinates_embedding_size=8,
+        sigma_embedding_size=4,
+        time_embedding_size=4,
+        hidden_size=8,
+        number_of_hidden_layers=layers,
+        permutation_equivariant=equivariant,
+    )
+    network = MLPScoreNetwork(architecture, schedule, problem.shape).to(dtype)
+    x = data.draw(points(problem.shape, dtype))
+    t = torch.rand(len(x), dtype=dtype)
+    output = network(x, t)
+    assert output.shape == x.shape and output.dtype == dtype and torch.isfinite(output).all()
+    close = {"rtol": 1e-3, "atol": 1e-4 if dtype == torch.float32 else 1e-10}  # x + 3 keeps 2e-7 in float32
+    cells = data.draw(st.integers(-FAR[dtype], FAR[dtype]))
+    assert torch.allclose(network(x + cells, t), output, **close)
+    order = torch.tensor(data.draw(st.permutations(range(problem.shape[0]))))
+    if equivariant:
+        assert torch.allclose(network(x[:, order], t), output[:, order], **close)
+
+
+@given(problems(), schedules(), st.integers(1, 20), st.integers(0, 2), st.integers(0, 2**32))
+def test_samples_are_in_the_cell(problem, schedule, steps, corrector_steps, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(5, *problem.shape, generator=generator)
+    truth = AnalyticalScoreNetwork(problem, schedule)
+    x = predictor_corrector(truth, x, time_grid(steps), corrector_steps=corrector_steps, generator=generator)
+    assert ((x >= 0) & (x < 1)).all()
+
+
+# --- the configuration loader: a configuration, or a UserError in lines that can be read; nothing else
+
+KEYS = sorted(flat(configure("fokker_planck_regularizer").as_dict()))
+WORDS = st.one_of(st.sampled_from([*KEYS, *{part for key in KEYS for part in key.split(".")}, "type"]), st.text())
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["linear", "cosine", "consistency", "???", "${seed}", "${data}", "1e400", "0x", "~"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def is_refused_in_lines_that_can_be_read(read):
+    try:
+        assert isinstance(read(), Settings)
+    except UserError as error:
+        lines = str(error).split("\n")
+        assert all(line.strip() and line.isprintable() and ":" in line for line in lines), lines
+    return True
+
+
+@given(st.lists(st.tuples(WORDS, VALUES | st.text()), min_size=1, max_size=3))
+def test_any_override_is_taken_or_refused(pairs):
+    words = [f"{key}={value if isinstance(value, str) else yaml.safe_dump(value)}" for key, value in pairs]
+    assert is_refused_in_lines_that_can_be_read(lambda: configure("fokker_planck_regularizer", words))
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
+def test_any_value_in_a_file_is_taken_or_refused(tmp_path_factory, changes):
+    content = configure("fokker_planck_regularizer").as_dict()
+    for key, value in changes.items():
+        *blocks, last = key.split(".")
+        block = content
+        for name in blocks:
+            block = block[name]
+        block[last] = value
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
+    assert is_refused_in_lines_that_can_be_read(lambda: read_configuration(path))
+
+
+@given(st.binary(max_size=60) | st.text(alphabet=ascii_lowercase + "{}[]:,&*!|>-?'\"#%@ \n\t$.01", max_size=60))
+def test_any_file_is_taken_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert is_refused_in_lines_that_can_be_read(lambda: read_configuration(path))

@@ -1,0 +1,85 @@
+"""curves.csv: no epoch is lost without a word, none is there twice, and no training ends for it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from training.lightning_module import PATH_KL
+from utils.runs import curves
+from utils.runs.curves import HEADING, Curves, read_curves
+from utils.runs.loading import UserError
+
+LOSS = "score_matching_loss/validation"
+
+
+@pytest.fixture
+def path(tmp_path):
+    """The curves of ten epochs."""
+    path = tmp_path / "run" / "curves.csv"
+    written = Curves(path, 0)
+    for epoch in range(10):
+        written.append(epoch, {LOSS: 0.5 + epoch})
+    return path
+
+
+def epochs(path):
+    return read_curves(path)["epoch"].tolist()
+
+
+def test_what_is_written_is_read(path):
+    found = read_curves(path)
+    assert tuple(found) == curves.COLUMNS and PATH_KL in found
+    assert found["epoch"].tolist() == list(range(10)) and np.all(found[LOSS] == 0.5 + np.arange(10))
+    assert np.all(np.isnan(found["regularizer/training"]))
+
+
+def test_curves_are_whole_after_a_kill_in_the_middle_of_a_line(path, capsys):
+    """Killed while it wrote epoch 10, of which the "1" is on disk; the last checkpoint holds 8 epochs."""
+    with path.open("a") as file:
+        file.write("1")
+    assert epochs(path) == list(range(10))
+    again = Curves(path, 8)
+    for epoch in range(8, 12):
+        again.append(epoch, {LOSS: 0.5 + epoch, "regularizer/training": 1.0})
+    assert epochs(path) == list(range(12))
+    weights = read_curves(path)["regularizer/training"]
+    assert math.isnan(weights[7]) and weights[8] == 1
+    Curves(path, 0)  # from the start
+    assert path.read_text() == HEADING
+    assert capsys.readouterr().err == ""
+
+
+DAMAGES = {  # what is written over the file -> the line that is named, and how many epochs are left
+    "empty": (lambda text: b"", 1, 0),
+    "binary": (lambda text: bytes(range(256)), 1, 0),
+    "zeros": (lambda text: bytes(len(text)), 1, 0),
+    "another column": (lambda text: text.replace("learning_rate", "rate").encode(), 1, 0),
+    "Latin letters": (lambda text: text.encode().replace(b"4.5", b"4.\xe4"), 6, 9),
+    "a word": (lambda text: text.replace("4,", "four,", 1).encode(), 6, 9),
+    "half a line": (lambda text: text.replace("4,,4.5", "4,,4", 1).replace("4,,,,", "4", 1).encode(), 6, 9),
+    "no number": (lambda text: text.replace("4.5", "4.x", 1).encode(), 6, 9),
+    "an epoch below 0": (lambda text: text.replace("\n4,", "\n-4,", 1).encode(), 6, 9),
+    "too long": (lambda text: text.replace("\n4,", "\n" + "4" * 5000 + ",", 1).encode(), 6, 9),
+    "headings twice": (lambda text: (HEADING + text).encode(), 2, 10),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named_and_a_training_goes_on(path, capsys, damage):
+    change, line, left = DAMAGES[damage]
+    path.write_bytes(change(path.read_text()))
+    with pytest.raises(UserError, match=f"curves.csv: line {line} is damaged"):
+        read_curves(path)
+    Curves(path, 10).append(10, {LOSS: 10.5})
+    said = capsys.readouterr().err
+    assert said == "" if left == 10 else f"curves.csv: {10 - left} of 10 epochs are damaged or missing" in said
+    assert epochs(path) == [*(range(10) if left == 10 else [e for e in range(10) if left and e != 4]), 10]
+
+
+def test_missing_file_is_said_and_a_training_goes_on(path, capsys):
+    path.unlink()
+    Curves(path, 10)
+    assert "10 of 10 epochs" in capsys.readouterr().err
+    with pytest.raises(UserError, match="holds no epoch"):
+        read_curves(path)

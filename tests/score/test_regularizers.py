@@ -1,0 +1,315 @@
+"""What the theory promises of each regularizer, on the exact score and on any network."""
+
+import pytest
+import torch
+from conftest import BASE, OTHERS, make_network, make_problem
+from pydantic import ValidationError
+
+from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule, time_grid
+from utils.physics.torus import displacement, wrapped_normal_score
+from utils.score.networks import AnalyticalScoreNetwork, ScoreNetwork
+from utils.score.regularizers import (
+    AnalyticalRegression,
+    Consistency,
+    FokkerPlanck,
+    fokker_planck_residual,
+    hutchinson_residuals,
+)
+from utils.score.samplers import predictor_corrector
+
+FORMS = ["score_fpe", "advective"]
+SCHEDULES = [ExponentialSchedule(sigma_min=0.001, sigma_max=0.2), LinearSchedule(sigma_min=0.01, sigma_max=0.2)]
+ALL = [
+    AnalyticalRegression(weight=1.0, points="uniform"),
+    AnalyticalRegression(weight=1.0, points="noised", batch_size=7),
+    *(FokkerPlanck(weight=1.0, points="uniform", residual=form) for form in FORMS),
+    FokkerPlanck(weight=1.0, points="noised", weighting="none"),
+    FokkerPlanck(weight=1.0, points="noised", second_derivatives="hutchinson"),
+    Consistency(weight=1.0, points="uniform"),
+    Consistency(weight=1.0, points="noised"),
+    Consistency(weight=1.0, points="noised", loss="martingale_product"),
+    Consistency(weight=1.0, points="uniform", guide="analytical"),
+]
+
+
+class Curl(ScoreNetwork):
+    """The score of nothing: a rotation that no density has as its gradient."""
+
+    def forward(self, x, t):
+        phase = 2 * torch.pi * x
+        return torch.stack([torch.sin(phase[:, 1]), -torch.sin(phase[:, 0])], 1) * (1 + t)[:, None, None]
+
+
+class Nothing(ScoreNetwork):
+    """N = 0 everywhere."""
+
+    def forward(self, x, t):
+        return torch.zeros_like(x)
+
+
+def noised(problem, schedule, number, generator, t=None):
+    t = torch.rand(number, generator=generator).double() if t is None else torch.full((number,), t).double()
+    return problem.sample_noised(schedule.sigma(t), generator), t
+
+
+def value(regularizer, network, x, t, truth, seed=0):
+    return regularizer(network, x, t, truth=truth, generator=torch.Generator().manual_seed(seed))
+
+
+# Fokker-Planck
+
+
+@pytest.mark.parametrize("coordinates", [BASE, *OTHERS])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("form", FORMS)
+def test_exact_score_solves_the_fokker_planck_equation(coordinates, schedule, form, generator):
+    """Rounding: the terms cancel, and the largest, sigma^2 times second derivatives of N, grows like 1/sigma_eff^2."""
+    problem = make_problem(coordinates)
+    truth = AnalyticalScoreNetwork(problem, schedule)
+    x, t = noised(problem, schedule, 200, generator)
+    for where, tolerance in ((x, 1e-12), (torch.rand(x.shape, generator=generator).double(), 1e-9)):
+        assert fokker_planck_residual(truth, where, t, form).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("t", [0.0, 0.5, 1.0])
+def test_the_unweighted_residual_is_sigma_dot_over_sigma_squared_as_large(t, schedule, generator):
+    network = make_network(schedule).double()
+    x, time = torch.rand(100, 2, 1, generator=generator).double(), torch.full((100,), t).double()
+    dimensionless, plain = (
+        value(FokkerPlanck(weight=1.0, points="noised", weighting=weighting), network, x, time, None)
+        for weighting in ("dimensionless", "none")
+    )
+    scale = schedule.sigma_dot(time[0]) / schedule.sigma(time[0]) ** 2
+    assert torch.allclose(plain, dimensionless * scale**2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dimensionless_residual_is_its_definition_in_terms_of_the_score(form, schedule, generator):
+    """eps = d_t s - sigma sigma_dot grad(div s + |s|^2), or the advective form, by automatic differentiation of s."""
+    network = make_network(schedule).double()
+    x, t = torch.rand(5, 2, 1, generator=generator).double(), torch.rand(5, generator=generator).double()
+    ours = fokker_planck_residual(network, x, t, form)
+    for b in range(5):
+
+        def score(y, time):
+            return network.score(y.view(1, 2, 1), time.view(1)).flatten()
+
+        def right_side(y, time=t[b], score=score):
+            return torch.func.jacrev(score)(y, time).trace() + score(y, time).square().sum()
+
+        y = x[b].flatten()
+        if form == "score_fpe":
+            right = torch.func.grad(right_side)(y)
+        else:
+            hessian = torch.func.jacrev(torch.func.jacrev(score))(y, t[b])
+            right = 2 * torch.func.jacrev(score)(y, t[b]) @ score(y, t[b]) + torch.einsum("ikk->i", hessian)
+        sigma, sigma_dot = schedule.sigma(t[b]), schedule.sigma_dot(t[b])
+        eps = torch.func.jacrev(score, argnums=1)(y, t[b]) - sigma * sigma_dot * right
+        assert torch.allclose(ours[b], sigma**2 / sigma_dot * eps, rtol=1e-9, atol=1e-11)
+
+
+def test_the_two_forms_agree_on_a_gradient_and_differ_on_a_curl(truth, schedule, generator):
+    x, t = torch.rand(50, 2, 1, generator=generator).double(), 0.5 + 0.5 * torch.rand(50, generator=generator).double()
+    for network, same in ((truth, True), (Curl(schedule), False)):
+        first, second = (fokker_planck_residual(network, x, t, form) for form in FORMS)
+        assert torch.allclose(first, second, atol=1e-8) == same
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hutchinson_product_is_unbiased_for_the_square_and_the_square_is_not(form, schedule, generator):
+    network, copies = make_network(schedule, (3, 1)).double(), 500
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)  # curved enough that the estimate is a noisy one
+        x, t = torch.rand(4, 3, 1, generator=generator).double(), torch.tensor([0.7, 0.8, 0.9, 1.0]).double()
+        exact = fokker_planck_residual(network, x, t, form).square().mean().item()
+        first, second = hutchinson_residuals(
+            network, x.repeat(copies, 1, 1), t.repeat(copies), form, torch.Generator().manual_seed(1)
+        )
+    product, square = ((a * b).detach().view(copies, -1).mean(1) for a, b in ((first, second), (first, first)))
+    assert abs(product.mean() - exact) < 4 * product.std() / copies**0.5
+    assert square.mean() - exact > 8 * square.std() / copies**0.5
+
+
+# Consistency
+
+
+@pytest.mark.parametrize("t", [0.3, 0.6, 0.9])
+def test_the_exact_score_is_a_martingale_along_exact_reverse_trajectories(t, truth, problem, schedule, generator):
+    """s(x_t, t) = E[s(x_t', t') | x_t] tested against functions of x_t, over pairs drawn forward: an exact kernel."""
+    n, earlier = 100_000, t - 0.2
+    before, after = (schedule.sigma(torch.tensor(time).double()) for time in (earlier, t))
+    start, _ = noised(problem, schedule, n, generator, earlier)
+    x = (start + (after**2 - before**2).sqrt() * torch.randn(start.shape, generator=generator).double()) % 1
+    times = [torch.full((n,), time).double() for time in (earlier, t)]
+    kernel = wrapped_normal_score(displacement(x, start), (after**2 - before**2).sqrt())
+    here = truth.score(x, times[1])
+    for there in (truth.score(start, times[0]), kernel):
+        for test in (torch.sin(2 * torch.pi * x), torch.cos(4 * torch.pi * x), here * after):
+            terms = ((there - here) * test).sum((1, 2))
+            assert abs(terms.mean()) < 4.5 * terms.std() / n**0.5  # 18 such tests: four and a half standard errors
+
+
+def test_consistency_gap_of_the_exact_score_vanishes_with_the_step(truth, problem, schedule, generator):
+    """From noised points, at a fixed span of time; from uniform points only as the sampler's steps shrink."""
+    x, t = noised(problem, schedule, 5_000, generator)
+    exact = value(Consistency(weight=1.0, points="noised", loss="martingale_product"), truth, x, t, truth)
+    pairs = value(Consistency(weight=1.0, points="noised", loss="kernel_score"), truth, x, t, truth)
+    assert abs(exact) < 0.05 and pairs < -0.1  # Monte Carlo error of 5,000 points about 0.012; |N|^2 is 0.5
+    x, t = torch.rand(5_000, 2, 1, generator=generator).double(), torch.full((5_000,), 0.6).double()
+    coarse, fine = (
+        value(
+            Consistency(weight=1.0, points="uniform", loss="martingale_product", time_steps=20 * n, number_of_steps=n),
+            truth,
+            x,
+            t,
+            truth,
+        )
+        for n in (5, 80)
+    )
+    assert 0.1 < coarse < 0.3  # known: sigma^2 |gap|^2 = 0.32 +- 0.05, summed over two components
+    assert fine < coarse / 3
+
+
+def test_trajectories_lie_on_the_grid_and_start_there(problem, schedule, generator):
+    regularizer = Consistency(weight=1.0, points="noised")
+    x, t = noised(problem, schedule, 50_000, generator)
+    start, times = regularizer.start(make_network(schedule), x, t, generator)
+    grid = time_grid(100, torch.double)
+    assert times.shape == (6, len(x)) and torch.isin(times, grid).all()
+    assert torch.allclose(times.diff(dim=0), torch.tensor(0.01).double(), atol=1e-12)
+    assert (times[-1] >= t).all() and (times[-1] - t).max() < 0.05 + 1e-9
+    # The points are carried on to the law at the time of the grid: unit variance in units of sigma_eff.
+    narrow = times[-1] < 0.5
+    u = (
+        problem.nearest_mode(start)[0][narrow]
+        / problem.effective_sigma(schedule.sigma(times[-1][narrow]))[:, None, None]
+    )
+    assert u.var().item() == pytest.approx(1, abs=4 * (2 / u.numel()) ** 0.5)
+
+
+def test_kernel_score_loss_is_the_squared_gap_less_a_constant(truth, problem, schedule, generator):
+    """Its difference between two networks, with a common guide and noise, is that of |N - N*|^2."""
+    x, t = noised(problem, schedule, 200, generator)
+    regularizer = Consistency(weight=1.0, points="noised", guide="analytical")
+    start, times = regularizer.start(truth, x, t, torch.Generator().manual_seed(0))
+    same = torch.Generator().manual_seed(0)
+    torch.randn(x.shape, generator=same, dtype=x.dtype)  # what `start` drew
+    ends = predictor_corrector(truth, start, times, generator=same)
+    later, earlier = (schedule.sigma(time)[:, None, None] for time in (times[-1], times[0]))
+    target = later * wrapped_normal_score(displacement(start, ends), (later**2 - earlier**2).sqrt())
+    networks = make_network(schedule).double(), make_network(schedule, seed=5).double()
+    losses = [value(regularizer, network, x, t, truth) for network in networks]
+    squares = [(network(start, times[-1]) - target).square().mean() for network in networks]
+    assert torch.allclose(losses[0] - losses[1], squares[0] - squares[1], rtol=1e-9, atol=1e-12)
+
+
+def test_one_step_and_steps_that_do_not_fit_are_refused():
+    for steps in (1, 101):
+        with pytest.raises(ValidationError):
+            Consistency(weight=1.0, points="uniform", number_of_steps=steps)
+
+
+# All
+
+
+@pytest.mark.parametrize("regularizer", ALL, ids=repr)
+@pytest.mark.parametrize("coordinates", [BASE, *OTHERS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_regularizer_takes_every_shape_and_teaches_the_network(regularizer, coordinates, dtype, generator):
+    schedule, problem = SCHEDULES[0], make_problem(coordinates)
+    truth, network = AnalyticalScoreNetwork(problem, schedule), make_network(schedule, problem.shape).to(dtype)
+    x, t = (tensor.to(dtype) for tensor in noised(problem, schedule, 16, generator))
+    loss = value(regularizer, network, x, t, truth)
+    assert loss.shape == () and loss.dtype == dtype and torch.isfinite(loss)
+    gradients = torch.autograd.grad(loss, list(network.parameters()))
+    assert all(torch.isfinite(g).all() for g in gradients) and gradients[-2].abs().max() > 0
+    with torch.no_grad():  # as in validation
+        assert torch.allclose(value(regularizer, network, x, t, truth), loss, rtol=1e-4, atol=1e-6)
+
+
+class Scaled(ScoreNetwork):
+    """An exact score times a parameter, to see where a gradient comes from."""
+
+    def __init__(self, truth, factor=1.0):
+        super().__init__(truth.schedule)
+        self.truth, self.factor = truth, torch.nn.Parameter(torch.tensor(factor).double())
+
+    def forward(self, x, t):
+        return self.factor * self.truth(x, t)
+
+
+@pytest.mark.parametrize("regularizer", [r for r in ALL if not isinstance(r, FokkerPlanck)], ids=repr)
+def test_no_gradient_reaches_the_truth_the_guide_or_the_trajectory(regularizer, truth, problem, schedule, generator):
+    guide = Scaled(truth)
+    x, t = noised(problem, schedule, 16, generator)
+    loss = value(regularizer, make_network(schedule).double(), x, t, guide)
+    assert torch.autograd.grad(loss, guide.factor, allow_unused=True) == (None,)
+
+
+def test_trajectory_of_the_network_itself_passes_no_gradient(truth, problem, schedule, generator):
+    """d loss / d factor of N = factor N_exact is that of 2 (N^2 - N N*), with N* held fixed."""
+    network = Scaled(truth)
+    x, t = noised(problem, schedule, 16, generator)
+    loss = value(Consistency(weight=1.0, points="noised"), network, x, t, truth)
+    (slope,) = torch.autograd.grad(loss, network.factor)
+    fixed = Consistency(weight=1.0, points="noised", guide="analytical")  # the same trajectories, from outside
+    (expected,) = torch.autograd.grad(value(fixed, network, x, t, truth), network.factor)
+    assert torch.allclose(slope, expected, rtol=1e-12)
+
+
+def test_guided_gap_does_not_start_with_the_networks_own_step(truth, problem, schedule, generator):
+    """A network that is 0 where trajectories start, and exact later: guided, they are those of the exact score."""
+    x, t = noised(problem, schedule, 200, generator)[0], torch.full((200,), 0.605).double()
+    guided = Consistency(weight=1.0, points="uniform", loss="martingale_product", guide="analytical")
+    start = guided.start(truth, x, t, generator)[1][-1]
+
+    class Late(Nothing):
+        def forward(self, x, t):
+            return torch.where((t < start)[:, None, None], truth(x, t), super().forward(x, t))
+
+    gaps, exact = (
+        guided.gaps(network, x, t, truth=truth, generator=torch.Generator().manual_seed(0))[0]
+        for network in (Late(schedule), truth)
+    )
+    assert torch.allclose(gaps, exact + truth(x, start), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("regularizer", [r for r in ALL if isinstance(r, FokkerPlanck | Consistency)], ids=repr)
+def test_the_trap_a_score_of_zero_satisfies_every_self_consistency(regularizer, truth, problem, schedule, generator):
+    x, t = noised(problem, schedule, 16, generator)
+    if getattr(regularizer, "loss", None) == "kernel_score":
+        regularizer = regularizer.model_copy(
+            update={"loss": "martingale_product"}
+        )  # N^2 - 2 N N* is 0 for N = 0 as well
+    assert value(regularizer, Nothing(schedule), x, t, truth) == 0
+
+
+def test_regression_is_the_squared_distance_to_the_exact_score_and_zero_on_it(truth, problem, schedule, generator):
+    x, t = noised(problem, schedule, 16, generator)
+    for factor in (1.0, 1.5):
+        loss = value(AnalyticalRegression(weight=1.0, points="noised"), Scaled(truth, factor), x, t, truth)
+        assert torch.allclose(loss, (factor - 1) ** 2 * truth(x, t).square().mean(), atol=1e-15)
+    network = Scaled(truth)
+    loss = value(AnalyticalRegression(weight=1.0, points="uniform"), network, x, t, truth)
+    assert torch.autograd.grad(loss, network.factor)[0] == 0
+
+
+@pytest.mark.parametrize("regularizer", ALL, ids=repr)
+def test_equal_generators_give_equal_values(regularizer, truth, problem, schedule, generator):
+    network, (x, t) = make_network(schedule).double(), noised(problem, schedule, 16, generator)
+    first, again, other = (value(regularizer, network, x, t, truth, seed) for seed in (0, 0, 1))
+    assert first == again
+    random = regularizer.points == "uniform" or not isinstance(regularizer, AnalyticalRegression | FokkerPlanck)
+    random = random or getattr(regularizer, "second_derivatives", "") == "hutchinson"
+    assert (first != other) == random
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("regularizer", ALL, ids=repr)
+def test_every_regularizer_runs_on_a_gpu(regularizer, truth, problem, schedule, generator):
+    x, t = noised(problem, schedule, 16, generator)
+    network = make_network(schedule)
+    here = value(regularizer, network, x.float(), t.float(), truth)
+    there = value(regularizer, network.cuda(), x.float().cuda(), t.float().cuda(), truth)
+    assert torch.allclose(here, there.cpu(), rtol=1e-3, atol=1e-4)

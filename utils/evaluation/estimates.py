@@ -1,0 +1,138 @@
+"""Estimates: a number with its standard error, and the points at which a score is judged.
+
+Times are stratified: [0,1] is cut into equal bins, and each holds equally many points with t uniform in it. So one set
+of points serves a mean over t and a curve against t. Draws are (bin, point), and the standard error of their mean is
+
+    sqrt( mean over bins of the variance within a bin / number of points ),
+
+which is the usual one for a single bin. Functions of means have the error of their linear part (delta method). Where
+a normal interval would be wrong, an interval of 95 % is given as well.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from utils.score.networks import AnalyticalScoreNetwork
+
+BINS = 20
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A value, its standard error (None where it has no meaning), the number of draws, and perhaps an interval."""
+
+    value: float
+    standard_error: float | None
+    number_of_points: int
+    interval: tuple[float, float] | None = None  # of 95 %, where a normal one would be wrong
+
+    @classmethod
+    def of_mean(cls, draws: Tensor) -> "Estimate":
+        """Return the mean of independent draws, (draw,) or (bin, draw)."""
+        draws = torch.atleast_2d(draws.double())
+        return cls(draws.mean().item(), _error_of_mean(draws), draws.numel())
+
+    @classmethod
+    def of_root_mean(cls, draws: Tensor) -> "Estimate":
+        """Return the square root of the mean of draws >= 0, (draw,) or (bin, draw)."""
+        square, error, n, _ = cls.of_mean(draws)
+        root = math.sqrt(max(square, 0.0))  # an unbiased estimate of a square may be negative
+        return cls(root, error / (2 * root) if root else 0.0, n)
+
+    @classmethod
+    def of_ratio(cls, numerators: Tensor, denominators: Tensor) -> "Estimate":
+        """Return mean(numerators) / mean(denominators), drawn together, each (draw,) or (bin, draw)."""
+        numerators, denominators = (torch.atleast_2d(a.double()) for a in (numerators, denominators))
+        below = denominators.mean().item()
+        ratio = numerators.mean().item() / below
+        return cls(ratio, _error_of_mean((numerators - ratio * denominators) / below), numerators.numel())
+
+    @classmethod
+    def of_median(cls, draws: Tensor) -> "Estimate":
+        """Return the median, with the binomial interval of its rank; the error is a normal's of the same interval."""
+        values = draws.flatten().double().numpy()
+        interval = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
+        error = (interval.high - interval.low) / (2 * stats.norm.ppf((1 + CONFIDENCE) / 2))
+        return cls(float(np.median(values)), float(error), len(values), (float(interval.low), float(interval.high)))
+
+    @classmethod
+    def of_share(cls, successes: int, trials: int) -> "Estimate":
+        """Return a share with its binomial standard error and Wilson's interval."""
+        share = successes / trials
+        interval = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+        error = math.sqrt(share * (1 - share) / trials)
+        return cls(share, error, trials, (float(interval.low), float(interval.high)))
+
+    def scaled(self, factor: float) -> "Estimate":
+        """Return the estimate in another unit."""
+        interval = None if self.interval is None else tuple(factor * bound for bound in self.interval)
+        error = None if self.standard_error is None else factor * self.standard_error
+        return Estimate(factor * self.value, error, self.number_of_points, interval)
+
+    def __str__(self) -> str:
+        """Return the value with the error of its last digit in brackets, 0.0213(4), or to three digits without."""
+        if self.value == 0:
+            return "0"
+        if not self.standard_error:
+            return f"{self.value:.3g}"
+        places = -math.floor(math.log10(float(f"{self.standard_error:.0e}")))
+        if places > 5:
+            return f"{self.value:.1e}"
+        places = max(places, 0)
+        return f"{self.value:.{places}f}({self.standard_error * 10**places:.0f})"
+
+
+def _error_of_mean(draws):
+    within = draws.var(1).mean() if draws.shape[1] > 1 else torch.tensor(0.0)
+    return math.sqrt(within.item() / draws.numel())
+
+
+class Points(NamedTuple):
+    """Where a score is judged: x (bin x point, atom, dimension) and t (bin x point,), bin after bin."""
+
+    x: Tensor
+    t: Tensor
+
+    def double(self) -> "Points":
+        """Return the same points in float64."""
+        return Points(self.x.double(), self.t.double())
+
+
+def stratified_times(points_per_bin: int, generator: torch.Generator, bins: int = BINS) -> Tensor:
+    """Return points_per_bin times in each of the equal bins of [0,1], (bin x point,)."""
+    fraction = torch.rand(bins, points_per_bin, generator=generator)
+    return ((torch.arange(bins)[:, None] + fraction) / bins).flatten().clamp(max=1)
+
+
+def points_under_both_laws(
+    truth: AnalyticalScoreNetwork, points_per_bin: int, generator: torch.Generator
+) -> dict[str, Points]:
+    """Return points of the noised law, "noised", and as many uniform on the torus, "uniform"."""
+    t = stratified_times(points_per_bin, generator)
+    x = truth.problem.sample_noised(truth.schedule.sigma(t), generator)
+    return {"noised": Points(x, t), "uniform": Points(torch.rand(x.shape, generator=generator), t)}
+
+
+def by_bin(draws: Tensor, bins: int = BINS) -> Tensor:
+    """Return draws, (bin x point,), as (bin, point)."""
+    return draws.view(bins, -1)
+
+
+class Curve(NamedTuple):
+    """Estimates against t; an entry is None where there were too few points."""
+
+    t: list[float]
+    value: list[float | None]
+    standard_error: list[float | None]
+
+    @classmethod
+    def of(cls, estimates: list[Estimate | None], t: list[float] | None = None) -> "Curve":
+        """Return the curve of one estimate for each bin, at the bins' centres, or at other times t."""
+        t = [(i + 0.5) / len(estimates) for i in range(len(estimates))] if t is None else t
+        values, errors = ([e and e[i] for e in estimates] for i in range(2))
+        return cls(t, values, errors)

@@ -1,0 +1,78 @@
+"""curves.csv: a row of scalars for every epoch of a run, for the figures that compare runs without TensorBoard.
+
+A row is written before the checkpoint that holds its epoch, so a resumed run drops the rows of epochs that it will
+repeat, and any half of a line: no epoch is missing or there twice, also after a kill.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from utils.files import replacing
+from utils.runs.loading import UserError
+
+COLUMNS = (
+    "epoch",
+    "score_matching_loss/training",
+    "score_matching_loss/validation",
+    "excess_loss/validation",
+    "path_kl_in_nats/validation",
+    "regularizer/training",
+    "learning_rate",
+)
+HEADING = ",".join(COLUMNS) + "\n"
+
+
+class Curves:
+    """The file of a run, to which a training adds; one that is resumed keeps the epochs that it has done.
+
+    Rows that are damaged or missing are counted on the standard error stream: no training is lost for them.
+    """
+
+    def __init__(self, path: Path, epochs_done: int):
+        self.path = path
+        lines = (_lines(path) or []) if path.exists() else []
+        rows = {row[0]: line for line in lines if (row := _row(line)) and row[0] < epochs_done}
+        if missing := epochs_done - len(rows):
+            text = "damaged or missing; the training goes on, and its learning curves leave them out"
+            print(f"{path}: {missing} of {epochs_done} epochs are {text}", file=sys.stderr)
+        with replacing(path) as temporary:
+            temporary.write_text(HEADING + "".join(rows.values()), encoding="utf-8")
+
+    def append(self, epoch: int, scalars: dict[str, float]) -> None:
+        """Write the row of one epoch; a column is empty where the epoch has no such scalar."""
+        values = [epoch, *(scalars.get(name, "") for name in COLUMNS[1:])]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(",".join(map(str, values)) + "\n")
+
+
+def read_curves(path: Path) -> dict[str, np.ndarray]:
+    """Return each column, (epoch,), not-a-number where it is empty; without the half of a line that is being written.
+
+    Raises UserError where the file is damaged or has no epoch, OSError where it cannot be read.
+    """
+    lines = _lines(path)
+    rows = [None] if lines is None else [_row(line) for line in lines if line.endswith("\n")]
+    if None in rows:
+        number = 1 if lines is None else rows.index(None) + 2
+        raise UserError(f"{path}: line {number} is damaged, so there is no learning curve of this run")
+    if not rows:
+        raise UserError(f"{path}: holds no epoch, so there is no learning curve of this run")
+    return dict(zip(COLUMNS, np.array(rows).T, strict=True))
+
+
+def _lines(path: Path) -> list[str] | None:
+    """Return the lines below the heading, or None where that is another one."""
+    heading, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True) or [""]
+    return lines if heading == HEADING else None
+
+
+def _row(line: str) -> list[float] | None:
+    """Return the numbers of a line, or None for one that is no whole row."""
+    cells = line.split(",")
+    try:
+        row = [int(cells[0]), *(float(cell.strip() or "nan") for cell in cells[1:])]
+    except ValueError:
+        return None
+    return row if len(row) == len(COLUMNS) and line.endswith("\n") and row[0] >= 0 else None

@@ -1,0 +1,170 @@
+"""Derivatives of the normalised score N(x, t) that a network returns: in time, and first and second in space.
+
+Configurations are flattened here: component i of N and component k of x run over atom x dimension. Two ways agree:
+
+- by automatic differentiation, for any network;
+- by propagating the value and its derivatives forward through the perceptron, layer by layer (Li et al. 2024, "forward
+  Laplacian"): a linear layer acts on all channels alike, and y = phi(a) has
+
+      y_k = phi'(a) a_k,        y_kl = phi'(a) a_kl + phi''(a) a_k a_l.
+
+  It builds no second graph, so it costs little more than evaluating the network on that many more rows.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from utils.score.networks import MLPScoreNetwork, ScoreNetwork
+
+
+class Derivatives(NamedTuple):
+    """N and its derivatives; all (batch, component), but the Jacobian (batch, component of N, component of x)."""
+
+    value: Tensor
+    time: Tensor  # d_t N_i
+    jacobian: Tensor  # d_k N_i
+    laplacian: Tensor  # sum_k d_k d_k N_i
+    grad_divergence: Tensor | None  # sum_k d_i d_k N_k, where the mixed second derivatives were asked for
+
+
+def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
+    """Return the derivatives of network(x, t), x (batch, atom, dimension), t (batch,), by the cheaper way it allows."""
+    way = by_forward_propagation if isinstance(network, MLPScoreNetwork) else by_autodiff
+    return way(network, x, t, mixed)
+
+
+def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return N, like x, and its exact divergence sum_k d_k N_k, (batch,), by reverse mode from each component.
+
+    Both come without a graph.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = network(x, t)
+        jacobian = _slopes(value.flatten(1), x, retain_graph=True)
+    return value.detach(), jacobian.diagonal(dim1=1, dim2=2).sum(-1)
+
+
+def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
+    """Return the derivatives of any network, by reverse mode over reverse mode; the mixed ones come for nothing."""
+    learning = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
+        value = network(x, t).flatten(1)
+        jacobian = _slopes(value, x, create_graph=True)
+        time = _slopes(value, t, create_graph=True)[..., 0]
+        hessian = _slopes(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
+    hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
+    laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
+    found = Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
+    return found if learning else Derivatives(*(tensor if tensor is None else tensor.detach() for tensor in found))
+
+
+def _slopes(fields: Tensor, of: Tensor, **options: bool) -> Tensor:
+    """Return the derivatives of (batch, field) by each component of the same point, (batch, field, component).
+
+    Not by torch.func, whose first call imports a compiler, for a second or more.
+    """
+
+    def slope(one):
+        if not one.requires_grad:  # a constant
+            return torch.zeros_like(of).view(len(of), -1)
+        return torch.autograd.grad(one, of, materialize_grads=True, **options)[0].view(len(of), -1)
+
+    return torch.stack([slope(one) for one in fields.sum(0)], 1)  # no point's field depends on another point
+
+
+def by_forward_propagation(network: MLPScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
+    """Return the derivatives of the perceptron, from channels that are carried through it side by side:
+    N, d_t N, all d_k N, and either all d_k d_l N or, without the mixed ones, the Laplacian alone."""
+    size = x[0].numel()
+    channels = _input_channels(network, x, t, mixed) @ _embedding_matrix(network).T
+    *hidden, last = (layer for layer in network.layers if isinstance(layer, torch.nn.Linear))
+    for layer in hidden:
+        channels = _SiLU.apply(channels @ layer.weight.T, layer.bias, size, mixed)
+    channels = (channels @ last.weight.T).view(len(channels), len(x), -1) @ network.average  # (channel, batch, i)
+
+    value = channels[0] + last.bias.repeat(len(network.permutations)) @ network.average
+    jacobian, second = channels[2 : 2 + size].permute(1, 2, 0), channels[2 + size :]
+    if not mixed:
+        return Derivatives(value, channels[1], jacobian, second[0], None)
+    second = second.unflatten(0, (size, size))  # (k, l, batch, i)
+    grad_divergence = second.diagonal(dim1=0, dim2=3).sum(-1).T
+    return Derivatives(value, channels[1], jacobian, second.diagonal().sum(-1), grad_divergence)
+
+
+def _products(slopes, mixed):
+    """Return a_k a_l for all k and l, or the sum of a_k a_k."""
+    return (slopes[:, None] * slopes).flatten(0, 1) if mixed else slopes.square().sum(0, keepdim=True)
+
+
+@torch.no_grad()  # nothing is learned before the embeddings
+def _input_channels(network, x, t, mixed):
+    """Return (cos, sin, sigma, t, 1) and their derivatives, (channel, batch x permutation, feature)."""
+    size, number = x[0].numel(), len(network.permutations)
+    angles = 2 * math.pi * x[:, network.permutations].view(-1, size)  # (row, slot)
+    unit = torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
+    slopes = 2 * math.pi * unit[:, network.permutations].view(size, number, size)  # d angle / d x_k
+    slopes = slopes.repeat(1, len(x), 1)  # (k, row, slot)
+    products = _products(slopes, mixed)
+    cos, sin, t = angles.cos(), angles.sin(), t.repeat_interleave(number)
+
+    channels = x.new_zeros(2 + size + len(products), len(t), 2 * size + 3)
+    channels[0, :, :size], channels[0, :, size:-3] = cos, sin
+    channels[0, :, -3], channels[0, :, -2], channels[0, :, -1] = network.schedule.sigma(t), t, 1
+    channels[1, :, -3], channels[1, :, -2] = network.schedule.sigma_dot(t), 1
+    channels[2 : 2 + size, :, :size], channels[2 : 2 + size, :, size:-3] = -sin * slopes, cos * slopes
+    channels[2 + size :, :, :size], channels[2 + size :, :, size:-3] = -cos * products, -sin * products
+    return channels
+
+
+def _embedding_matrix(network):
+    """Return the three embeddings as one matrix; the constant feature carries their biases."""
+    layers = network.embed_coordinates, network.embed_sigma, network.embed_time
+    weights = torch.block_diag(*(layer.weight for layer in layers))
+    return torch.cat([weights, torch.cat([layer.bias for layer in layers])[:, None]], 1)
+
+
+class _SiLU(torch.autograd.Function):
+    """phi(a), phi'(a) a_k and phi'(a) a_kl + phi''(a) a_k a_l for phi(a) = a s(a), s the logistic function.
+
+    The bias is added to a here, and the gradient written out, because automatic differentiation of the same lines
+    makes the whole step half as long again. With u = s (1 - s) and w = 1 - 2 s the derivatives of phi are
+    s + a u, u (2 + a w) and u (3 w + a (1 - 6 u)).
+    """
+
+    @staticmethod
+    def forward(ctx, channels, bias, size, mixed):
+        a = channels[0] + bias
+        s = torch.sigmoid(a)
+        u, w = s * (1 - s), 1 - 2 * s
+        slope, curvature = torch.addcmul(s, a, u), u * (2 + a * w)
+        products = _products(channels[2 : 2 + size], mixed)
+        outputs = slope * channels
+        torch.mul(a, s, out=outputs[0])
+        outputs[2 + size :].addcmul_(curvature, products)
+        ctx.save_for_backward(channels, products, a, u, w, slope, curvature)
+        ctx.mixed = mixed
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        channels, products, a, u, w, slope, curvature = ctx.saved_tensors
+        size = len(channels) - 2 - len(products)
+        second = gradient[2 + size :]
+        third = u * (3 * w + a * (1 - 6 * u))
+        inputs = slope * gradient
+        inputs[0].addcmul_(curvature, (channels[1:] * gradient[1:]).sum(0))
+        inputs[0].addcmul_(third, (products * second).sum(0))
+        if ctx.mixed:
+            second = second.unflatten(0, (size, size))
+            second = ((second + second.transpose(0, 1)) * channels[2 : 2 + size]).sum(1)
+        else:
+            second = 2 * second * channels[2 : 2 + size]
+        inputs[2 : 2 + size].addcmul_(curvature, second)
+        return inputs, inputs[0].sum(0), None, None

@@ -1,0 +1,124 @@
+"""Score networks: all are called `network(x, t)` and return the normalised score sigma(t) grad log p(x, t).
+
+x is (batch, atom, dimension) in [0,1), t is (batch,) in [0,1], and the result is shaped like x. A network owns its
+noise schedule, so `network.score(x, t)` can divide by sigma. The exact answer is just another network.
+"""
+
+import itertools
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from utils.physics.laws import ToyProblem
+from utils.physics.noise_schedule import NoiseSchedule
+from utils.physics.torus import displacement
+from utils.settings import LayerSize, Settings
+
+NARROW = 0.05  # noise for which no image but the nearest counts: the others weigh less than exp(-50)
+
+
+class ScoreNetwork(nn.Module):
+    """What all score networks share: a noise schedule, and the score that follows from the normalised one."""
+
+    def __init__(self, schedule: NoiseSchedule):
+        super().__init__()
+        self.schedule = schedule
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return grad log p(x, t), shaped like x, in inverse relative coordinates."""
+        return self(x, t) / self.schedule.sigma(t)[:, None, None]
+
+
+class AnalyticalScoreNetwork(ScoreNetwork):
+    """The exact normalised score of a toy problem. Nothing in it is learned."""
+
+    def __init__(self, problem: ToyProblem, schedule: NoiseSchedule):
+        super().__init__(schedule)
+        self.problem = problem
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return sigma(t) times the exact score, shaped like x."""
+        sigma = self.schedule.sigma(t)
+        return sigma[:, None, None] * self.problem.score(x, sigma)
+
+
+class EmpiricalScoreNetwork(ScoreNetwork):
+    """The normalised score of centres, (centre, atom, dimension), noised: what one who learns data by heart returns.
+
+    Only for narrow noise, since it looks at the nearest image alone.
+    """
+
+    def __init__(self, centres: Tensor, schedule: NoiseSchedule):
+        super().__init__(schedule)
+        self.register_buffer("centres", centres)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return sigma(t) times the score of the mixture of normals about the centres, like x."""
+        if (sigma := self.schedule.sigma(t)).max() >= NARROW:
+            raise ValueError(f"the noise is as wide as {sigma.max():.3g}: should be narrower than {NARROW}")
+        return torch.stack([self._one(*pair) for pair in zip(x, sigma, strict=True)])
+
+    def _one(self, x, sigma):  # one point at a time, since each meets every centre
+        u = displacement(x, self.centres)
+        weights = torch.softmax(-u.square().sum((-2, -1)) / (2 * sigma**2), 0)
+        return -torch.einsum("c,cad->ad", weights, u) / sigma
+
+
+class Architecture(Settings):
+    """The sizes of the multilayer perceptron, and whether it is made permutation equivariant."""
+
+    coordinates_embedding_size: LayerSize
+    sigma_embedding_size: LayerSize
+    time_embedding_size: LayerSize
+    hidden_size: LayerSize
+    number_of_hidden_layers: Annotated[int, Field(ge=1, le=100)]
+    permutation_equivariant: bool
+
+
+class MLPScoreNetwork(ScoreNetwork):
+    """A perceptron of cos and sin of 2 pi x (so it has period 1), sigma and t; shape is (atoms, dimensions).
+
+    Equivariance under the exchange of atoms comes from averaging f over all permutations P of its atoms,
+    1/N! sum_P P^-1 f(P x), in one batched evaluation. It is not translation invariant, on purpose: the network has to
+    learn where the atoms sit.
+    """
+
+    def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int]):
+        super().__init__(schedule)
+        a, components = architecture, math.prod(shape)
+        self.embed_coordinates = nn.Linear(2 * components, a.coordinates_embedding_size)
+        self.embed_sigma = nn.Linear(1, a.sigma_embedding_size)
+        self.embed_time = nn.Linear(1, a.time_embedding_size)
+        sizes = [a.coordinates_embedding_size + a.sigma_embedding_size + a.time_embedding_size]
+        sizes += [a.hidden_size] * a.number_of_hidden_layers
+        hidden = [layer for size in itertools.pairwise(sizes) for layer in (nn.Linear(*size), nn.SiLU())]
+        self.layers = nn.Sequential(*hidden, nn.Linear(a.hidden_size, components))
+
+        atoms = range(shape[0])
+        permutations = list(itertools.permutations(atoms)) if a.permutation_equivariant else [tuple(atoms)]
+        self.register_buffer("permutations", torch.tensor(permutations), persistent=False)
+        # 1/N! sum_P P^-1 as one matrix, (permutation x component, component): slot i of P x belongs to atom P(i).
+        unit = torch.eye(components).view(*shape, components)
+        average = unit[self.permutations].reshape(-1, components) / len(permutations)
+        self.register_buffer("average", average, persistent=False)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the normalised score, shaped like x."""
+        copies = x[:, self.permutations].flatten(0, 1)  # (batch x permutation, atom, dimension)
+        outputs = self.perceptron(copies, t.repeat_interleave(len(self.permutations)))
+        return (outputs.view(len(x), -1) @ self.average).view_as(x)
+
+    def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the output for one ordering of the atoms, (batch, atom x dimension)."""
+        return self.layers(self.features(x, t))
+
+    def features(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the concatenated embeddings that enter the first hidden layer, (batch, feature)."""
+        angles = 2 * math.pi * x.flatten(1)
+        coordinates = self.embed_coordinates(torch.cat([angles.cos(), angles.sin()], -1))
+        return torch.cat(
+            [coordinates, self.embed_sigma(self.schedule.sigma(t)[:, None]), self.embed_time(t[:, None])], -1
+        )

@@ -1,0 +1,219 @@
+"""Regularizers: what is asked of a score network beyond score matching, one class each.
+
+All are called alike and return a scalar, a mean over batch and components; the training adds `weight` times it:
+
+    regularizer(network, x, t, truth=analytical network, generator=random numbers) -> scalar
+
+x, (batch, atom, dimension), and t, (batch,), are the noised points of the batch. N = sigma s is the normalised score.
+`truth` is for oracles: they show what could be reached by one who knows the answer. To add a regularizer, write a class
+and put its name into the union `Regularizer` at the end.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor
+from torch.func import grad, jvp, vjp
+
+from utils.physics.noise_schedule import time_grid
+from utils.physics.torus import displacement, wrap, wrapped_normal_score
+from utils.score.derivatives import Derivatives, derivatives
+from utils.score.networks import ScoreNetwork
+from utils.score.samplers import predictor_corrector
+from utils.settings import Count, NonNegative, Settings
+
+
+class _Regularizer(Settings):
+    weight: NonNegative
+    burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # score matching alone for so long
+    points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
+    batch_size: Count | None = None  # how many of the batch's points; null: all
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it asks `truth`: then it is no method, but shows what one who knows the answer could reach."""
+        return False
+
+    def __call__(
+        self, network: ScoreNetwork, x: Tensor, t: Tensor, *, truth: ScoreNetwork, generator: Generator
+    ) -> Tensor:
+        """Return the value of the regularizer, without its weight."""
+        raise NotImplementedError
+
+    def choose_points(self, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return where the score is judged: x, (point, atom, dimension), and t, (point,)."""
+        x, t = x[: self.batch_size], t[: self.batch_size]
+        if self.points == "uniform":
+            x = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        return x, t
+
+
+class AnalyticalRegression(_Regularizer):
+    """Oracle: |N_theta - N|^2, the squared distance to the exact normalised score."""
+
+    type: Literal["analytical_regression"] = "analytical_regression"
+
+    @property
+    def is_oracle(self) -> bool:
+        """It is one."""
+        return True
+
+    def __call__(self, network, x, t, *, truth, generator):
+        """Return the mean squared distance to the exact normalised score."""
+        x, t = self.choose_points(x, t, generator)
+        with torch.no_grad():
+            exact = truth(x, t)
+        return (network(x, t) - exact).square().mean()
+
+
+class FokkerPlanck(_Regularizer):
+    """|eps|^2, the squared residual of the Fokker-Planck equation of the score (Lai et al. 2022).
+
+    On any diffusion d_t s = sigma sigma_dot grad(div s + |s|^2). The residual is the difference of both sides
+    (`score_fpe`), or that of the form d_t s = sigma sigma_dot (2 (s.grad) s + lap s), equal to it where s is a
+    gradient (`advective`). It grows like 1/sigma; the dimensionless eps_hat = sigma^2 eps / sigma_dot does not.
+    s = 0 solves the equation: away from the data, where score matching is silent, the penalty pulls towards nothing.
+    """
+
+    type: Literal["fokker_planck"] = "fokker_planck"
+    residual: Literal["score_fpe", "advective"] = "score_fpe"
+    weighting: Literal["dimensionless", "none"] = "dimensionless"
+    second_derivatives: Literal["exact", "hutchinson"] = "exact"  # hutchinson: cost independent of atoms x dimensions
+
+    def __call__(self, network, x, t, *, truth, generator):
+        """Return the mean squared residual, or an unbiased estimate of it."""
+        x, t = self.choose_points(x, t, generator)
+        if self.second_derivatives == "exact":
+            first = second = fokker_planck_residual(network, x, t, self.residual)
+        else:
+            # The square of one noisy residual would add its variance; the product of two independent ones does not.
+            first, second = hutchinson_residuals(network, x, t, self.residual, generator)
+        if self.weighting == "none":
+            sigma = network.schedule.sigma(t)
+            scale = (network.schedule.sigma_dot(t) / sigma**2)[:, None]
+            first, second = scale * first, scale * second
+        return (first * second).mean()
+
+
+class Consistency(_Regularizer):
+    """The score must agree with itself along its own reverse trajectories (Daras et al. 2023).
+
+    Along exact ones s(x_t, t) = E[grad log K(x_t | x_t') | x_t] = E[s(x_t', t') | x_t] for t' < t, K the wrapped normal
+    law of variance sigma_t^2 - sigma_t'^2. Trajectories take `number_of_steps` steps of a grid of `time_steps`, and no
+    gradient passes through them.
+
+    kernel_score        N^2 - 2 N N*, N* = sigma_t grad log K: |N - N*|^2 less a constant, so it may be negative
+    martingale_product  sigma_t^2 (s(x'_1, t') - s(x, t)) (s(x'_2, t') - s(x, t)) over two independent trajectories,
+                        unbiased for the squared gap
+    `guide: analytical` takes the trajectories from the exact score, an oracle. s = 0 is consistent with itself.
+    """
+
+    type: Literal["consistency"] = "consistency"
+    loss: Literal["kernel_score", "martingale_product"] = "kernel_score"
+    time_steps: Annotated[int, Field(ge=1, le=10**6)] = 100
+    number_of_steps: Annotated[int, Field(ge=2, le=10**6)] = 5  # with one step the gradient is zero in expectation
+    guide: Literal["analytical"] | None = None
+
+    @property
+    def is_oracle(self) -> bool:
+        """With a guide it is one."""
+        return self.guide is not None
+
+    @model_validator(mode="after")
+    def _steps_fit_on_the_grid(self):
+        if self.number_of_steps > self.time_steps:
+            raise ValueError("number_of_steps must not exceed time_steps")
+        return self
+
+    def __call__(self, network, x, t, *, truth, generator):
+        """Return the mean over batch and components of the loss chosen."""
+        if self.loss == "martingale_product":
+            return self.squared_gap(network, x, t, truth=truth, generator=generator)
+        x, times = self.start(network, *self.choose_points(x, t, generator), generator)
+        guide = network if self.guide is None else truth
+        earlier, sigma = network.schedule.sigma(times[[0, -1]])[..., None, None]
+        output = network(x, times[-1])
+        known = None if self.guide else output.detach()
+        ends = predictor_corrector(guide, x, times, generator=generator, first=known)
+        target = sigma * wrapped_normal_score(displacement(x, ends), (sigma**2 - earlier**2).sqrt())
+        return (output.square() - 2 * output * target).mean()
+
+    def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return points at times on the grid, the next ones that leave room for the trajectory, and the part of the
+        grid that each trajectory takes, (number_of_steps + 1, batch). Noised points are noised on to that time."""
+        index = torch.ceil(t * self.time_steps).long().clamp(min=self.number_of_steps)
+        steps = torch.arange(-self.number_of_steps, 1, device=x.device)
+        times = time_grid(self.time_steps, x.dtype).to(x.device)[index + steps[:, None]]
+        if self.points == "noised":
+            missing = network.schedule.sigma(times[-1]) ** 2 - network.schedule.sigma(t) ** 2
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            x = wrap(x + missing.clamp(min=0).sqrt()[:, None, None] * noise)
+        return x, times
+
+    def squared_gap(self, network, x, t, *, truth, generator):
+        """Return the mean product of sigma_t (s(x', t') - s(x, t)) over two independent trajectories from x to x'."""
+        x, t = self.choose_points(x, t, generator)
+        first, second = self.gaps(network, x, t, truth=truth, generator=generator)
+        return (first * second).mean()
+
+    def gaps(self, network, x, t, *, truth, generator):
+        """Return sigma_t (s(x', t') - s(x, t)) along two independent trajectories, each like x."""
+        x, times = self.start(network, x, t, generator)
+        here, sigma = network(x, times[-1]), network.schedule.sigma(times[-1])[:, None, None]
+        guide = network if self.guide is None else truth
+        known = None if self.guide else here.detach()
+        ends = [predictor_corrector(guide, x, times, generator=generator, first=known) for _ in range(2)]
+        first, second = (sigma * network.score(end, times[0]) - here for end in ends)
+        return first, second
+
+
+Regularizer = Annotated[AnalyticalRegression | FokkerPlanck | Consistency, Field(discriminator="type")]
+
+
+def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: str) -> Tensor:
+    """Return the dimensionless residual eps_hat = sigma^2 eps / sigma_dot, (batch, component), with exact derivatives.
+
+    In terms of N = sigma s it is (sigma / sigma_dot) d_t N - N - sigma^2 D2 N - 2 sigma D1 N, where D2 N and D1 N are
+    grad div N and J^T N for `score_fpe`, lap N and J N for `advective`, with J the Jacobian.
+    """
+    return residual_from(derivatives(network, x, t, mixed=form == "score_fpe"), network, t, form)
+
+
+def residual_from(d: Derivatives, network: ScoreNetwork, t: Tensor, form: str) -> Tensor:
+    """Return the same from derivatives that are known already; the mixed ones are needed for `score_fpe`."""
+    if form == "score_fpe":
+        return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, :, None]).sum(1), d.grad_divergence)
+    return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, None, :]).sum(2), d.laplacian)
+
+
+@torch.enable_grad()  # outside it, as in validation, torch has no forward derivative of the derivative of SiLU
+def hutchinson_residuals(
+    network: ScoreNetwork, x: Tensor, t: Tensor, form: str, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return two independent unbiased estimates of eps_hat, (batch, component): second derivatives only along random
+    signs v, of which E[v_k v_l] = delta_kl (Hutchinson 1990)."""
+
+    def evaluate(x):
+        return network(x, t)
+
+    value, time = jvp(lambda t: network(x, t), (t,), (torch.ones_like(t),))
+    if form == "score_fpe":
+        (advection,) = vjp(evaluate, x)[1](value)
+    else:
+        _, advection = jvp(evaluate, (x,), (value,))
+
+    def second(v):
+        if form == "score_fpe":  # grad (v . J v)
+            return grad(lambda x: (v * jvp(evaluate, (x,), (v,))[1]).sum())(x)
+        return jvp(lambda x: jvp(evaluate, (x,), (v,))[1], (x,), (v,))[1]  # v . Hessian . v
+
+    signs = (torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1 for _ in range(2))
+    known = [tensor.flatten(1) for tensor in (value, time, advection)]
+    first, other = (_residual(network, t, *known, second(v).flatten(1)) for v in signs)
+    return first, other
+
+
+def _residual(network, t, value, time, advection, second):
+    sigma, sigma_dot = network.schedule.sigma(t)[:, None], network.schedule.sigma_dot(t)[:, None]
+    return sigma / sigma_dot * time - value - sigma**2 * second - 2 * sigma * advection

@@ -1,0 +1,140 @@
+"""Sweeps: which runs a grid of experiments, overrides and seeds consists of, and what each is called.
+
+A run's name tells its place in the grid, so a grid that grows keeps what is trained already.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, field_validator
+
+from utils.runs.loading import NAME, Configuration, Run, UserError, configure, find_experiments, read_settings
+from utils.settings import Settings
+
+MOST_RUNS = 10_000  # planning takes about 10 ms a run, and a person should look at it
+LONGEST_TAG = 120  # bytes; file systems allow 255, and a person less
+
+
+def _leave_runs(overrides: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in overrides:
+        raise ValueError("seed: the seeds are those of `seeds`")
+    if empty := [key for key, value in overrides.items() if value == []]:
+        raise ValueError(f"{empty[0]}: an empty list of values leaves no run")
+    return overrides
+
+
+Overrides = Annotated[dict[str, Any], AfterValidator(_leave_runs)]
+
+
+class Part(Settings):
+    """Some experiments, with every combination of some overrides.
+
+    An override that is a list has these values in turn; any other value is the same in all runs and not in their names.
+    """
+
+    experiments: Annotated[list[str], Field(min_length=1)]
+    overrides: Overrides = Field(default_factory=dict)
+
+    @field_validator("experiments")
+    @classmethod
+    def _exist(cls, names):
+        if unknown := [name for name in names if name not in find_experiments()]:
+            raise ValueError(f"no experiment is called {unknown[0]!r}; there are: {', '.join(find_experiments())}")
+        return names
+
+    def number_of_combinations(self, common: dict[str, Any]) -> int:
+        """Return how many combinations there are."""
+        return math.prod(len(value) for value in (common | self.overrides).values() if isinstance(value, list))
+
+    def combinations(self, common: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return for each combination the settings that name it, and those that all share, the common ones included."""
+        overrides = common | self.overrides
+        varied = {key: value for key, value in overrides.items() if isinstance(value, list)}
+        shared = {key: value for key, value in overrides.items() if key not in varied}
+        return [(dict(zip(varied, values, strict=True)), shared) for values in itertools.product(*varied.values())]
+
+
+class Sweep(Settings):
+    """The schema of sweep_config.yaml."""
+
+    name: str
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+    overrides: Overrides = Field(default_factory=dict)  # of all parts; a part's own come before
+    parts: Annotated[list[Part], Field(min_length=1)]
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder(cls, name):
+        if not re.fullmatch(NAME, name):
+            raise ValueError("should be letters, digits, dots, dashes and underscores")
+        return name
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep, before it is trained: the words that start it, and what they amount to."""
+
+    run: Run
+    overrides: tuple[str, ...]
+    configuration: Configuration
+
+
+def plan(path: Path) -> list[PlannedRun]:
+    """Return the different runs of a sweep; raises UserError with one line per fault, of the grid or of any run."""
+    sweep = read_settings(path, Sweep)
+    combinations = sum(len(p.experiments) * p.number_of_combinations(sweep.overrides) for p in sweep.parts)
+    if (number := combinations * len(sweep.seeds)) > MOST_RUNS:
+        raise UserError(f"{path}: parts: these are {number:,} runs; a sweep has at most {MOST_RUNS:,}")
+    planned, names, faults = {}, {}, []
+    for number, part in enumerate(sweep.parts):
+        for experiment, (named, shared), seed in itertools.product(
+            part.experiments, part.combinations(sweep.overrides), sweep.seeds
+        ):
+            origin = f"{path}: parts.{number}, {experiment}"
+            settings = named | {"seed": seed}
+            overrides = tuple(f"{key}={_written(value)}" for key, value in (shared | settings).items())
+            try:
+                configuration = configure(experiment, overrides, origin)
+            except UserError as fault:
+                faults += str(fault).splitlines()
+                continue
+            run = Run(experiment, f"{sweep.name}/{tag(settings)}")
+            what = json.dumps(configuration.as_dict(), sort_keys=True)
+            planned.setdefault((experiment, what), PlannedRun(run, overrides, configuration))
+            if names.setdefault(run, what) != what:
+                how = "name what tells them apart, as a list of one value: `key: [value]`"
+                faults.append(f"{origin}: two configurations would both be {run.name}; {how}")
+            if (run.folder.parent / "config.yaml").exists():
+                faults.append(f"{path}: name: {run.folder.parent} is a run already; choose another")
+    if faults:
+        raise UserError("\n".join(dict.fromkeys(faults)))  # most are the same for every seed
+    return list(planned.values())
+
+
+def tag(settings: dict[str, Any]) -> str:
+    """Return a name for the settings; a hash ends it where they cannot be read off exactly.
+
+    The keys are in alphabetical order, so that their order in the file does not matter; the seed comes last.
+    """
+    keys = sorted(settings, key=lambda key: (key == "seed", key))
+    exact = ",".join(f"{key}={_written(settings[key])}" for key in keys)
+    plain = ",".join(f"{key}={_plain(settings[key])}" for key in keys)
+    readable = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", plain)
+    if readable == plain and len(readable) <= LONGEST_TAG:
+        return readable
+    return f"{readable[: LONGEST_TAG - 9]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+
+
+def _written(value: Any) -> str:
+    """Return a value as YAML reads it back."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else _written(value)

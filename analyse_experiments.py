@@ -28,41 +28,28 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(
         description="Samples, pictures, a video and numbers for each experiment. Without --experiments: the exact "
-        "score (analytical) and every experiment that has a checkpoint. Exit status 1: some experiment could not be "
-        "analysed, the others were."
+        "score (analytical) and every experiment that has a checkpoint. What was analysed before into the same folder "
+        "stays in the comparison. Exit status 1: some experiment could not be analysed, the others were."
     )
-    parser.add_argument("--experiments", nargs="+", metavar="NAME", help="folders under training/, or analytical")
-    parser.add_argument("--run-name", default="run1", help="which run of each experiment (default: run1)")
-    parser.add_argument(
-        "--sweep", metavar="NAME", help="judge the finished runs of a sweep instead, over seeds; see training/sweep.py"
-    )
-    parser.add_argument(
-        "--results", type=Path, metavar="FILE", help="CSV that keeps a row a run of a sweep (default: in the output)"
-    )
-    parser.add_argument(
-        "--number-of-samples", type=between(1, 10**7), default=10_000, metavar="N", help="default: 10000"
-    )
-    parser.add_argument(
-        "--time-steps", type=between(1, 10**6), default=100, metavar="N", help="predictor steps (default: 100)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--experiments", nargs="+", metavar="NAME", help="folders under training/, or analytical; NAME/RUN names a run")
+    add("--run-name", default="run1", help="which run of each experiment (default: run1)")
+    add("--sweep", metavar="NAME", help="compare the finished runs of a sweep instead, over seeds")
+    add("--results", type=Path, metavar="FILE", help="CSV with a row for each run of a sweep (default: in the output)")
+    add("--number-of-samples", type=between(1, 10**7), default=10_000, metavar="N", help="default: 10000")
+    add("--time-steps", type=between(1, 10**6), default=100, metavar="N", help="predictor steps (default: 100)")
+    add(
         "--corrector-steps",
         type=between(0, 10**6),
         default=0,
         metavar="N",
-        help="Langevin steps after each (default: 0)",
+        help="Langevin steps after each; default: 0",
     )
-    parser.add_argument(
-        "--start", choices=("uniform", "exact"), default="uniform", help="law of the start at t = 1 (default: uniform)"
-    )
-    parser.add_argument(
-        "--seed", type=between(0, 2**63 - 1), default=1234, metavar="N", help="of the samples (default: 1234)"
-    )
-    parser.add_argument(
-        "--output-dir", type=folder, default=Path(__file__).parent / "generated_artifacts", metavar="DIR"
-    )
-    parser.add_argument("--keep-frames", action="store_true", help="keep the frames of the video as PNG")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add("--start", choices=("uniform", "exact"), default="uniform", help="distribution at t = 1 (default: uniform)")
+    add("--seed", type=between(0, 2**63 - 1), default=1234, metavar="N", help="of the samples (default: 1234)")
+    add("--output-dir", type=folder, default=Path(__file__).parent / "generated_artifacts", metavar="DIR")
+    add("--keep-frames", action="store_true", help="keep the frames of the video as PNG")
+    add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
 
 
@@ -76,94 +63,58 @@ def main(arguments: list[str] | None = None) -> int:
         print("Stopped; every file that was written is whole. The same command starts again.", file=sys.stderr)
         return 130
     except Exception as error:
-        from utils.files import sentence
-        from utils.plots.video import VideoError
-        from utils.runs.loading import UserError
+        from utils.files import UserError, error_message
 
-        if options.debug or not isinstance(error, UserError | VideoError | OSError):
+        if options.debug or not isinstance(error, UserError | OSError):
             raise
-        print(sentence(error), file=sys.stderr)
+        print(error_message(error), file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
+def sampling_of(options: argparse.Namespace):
+    """Return how the command line wants samples drawn."""
+    from utils.score.samplers import Sampling
+
+    return Sampling(**{name: getattr(options, name) for name in Sampling.model_fields})
+
+
 def analyse(options: argparse.Namespace) -> int:
     """Analyse every experiment asked for; return 1 where one could not be, else 0."""
-    from utils.reports import comparison
-    from utils.reports import experiment as analysis
-    from utils.reports.page import write_report
-    from utils.runs.loading import ANALYTICAL, Run, UserError, find_experiments
+    from utils.files import UserError, error_message
+    from utils.reports.experiment import analyse_run, folder_of
+    from utils.reports.page import write_reports
+    from utils.runs.run import ANALYTICAL, Run, find_experiments
 
-    sampling = analysis.Sampling.of(options)
     names = list(dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()]))
-    runs = [Run(name, "run1" if name == ANALYTICAL else options.run_name) for name in names]  # refuses unknown names
-    analysis.draw_marginal_distribution(options.output_dir)
-    results, left_out = {}, {}
+    pairs = [(name.partition("/")[0], name.partition("/")[2] or options.run_name) for name in names]
+    runs = [Run(name, "run1" if name == ANALYTICAL else run) for name, run in pairs]  # refuses unknown names
+    left_out = {}
     for run in runs:
         try:
-            results[run] = analysis.analyse_run(run, sampling, options.output_dir, options.keep_frames)
-        except UserError as error:
+            analyse_run(run, sampling_of(options), options.output_dir, options.keep_frames)
+        except Exception as error:  # this one could not be analysed, the others can
             if options.debug:
                 raise
-            left_out[run] = str(error)
-    left_out_of_curves = comparison.draw_comparison(results, options.output_dir)
-    comparison.write_summary(results, options.output_dir)
-    earlier = [run for run in left_out if (analysis.folder_of(run, options.output_dir) / "metrics.json").exists()]
+            left_out[run] = (
+                error_message(error) if isinstance(error, UserError | OSError) else f"{run.title}: {error!r}"
+            )
+    earlier = [run for run in left_out if (folder_of(run, options.output_dir) / "metrics.json").exists()]
     notes = [f"{run.title}: what this page shows of it is older; it could not be analysed again" for run in earlier]
-    page, left_out_of_page = write_report(options.output_dir, notes)
-    print(f"\nPictures, videos and numbers: {options.output_dir}")
-    print(f"Open this first: {page.resolve()}")
-    problems = [*left_out.values(), *left_out_of_curves, *left_out_of_page]
+    problems = [*left_out.values(), *write_reports(options.output_dir, notes)]
     for line in problems:
         print(line, file=sys.stderr)
     return 1 if problems else 0
 
 
 def analyse_sweep(options: argparse.Namespace) -> int:
-    """Judge the finished runs of a sweep that the results do not hold yet; write what all say over seeds."""
-    from training.side_by_side import usable_processors
-    from training.train import is_finished
-    from utils.reports import sweep as sweep_report
-    from utils.reports.experiment import Sampling
-    from utils.reports.page import write_report
-    from utils.runs.loading import UserError, find_runs
-    from utils.sweeps import groups as sweep_groups
-    from utils.sweeps import results as sweep_results
+    """Write what the finished runs of a sweep say over seeds; those that were not evaluated yet are."""
+    from utils.reports.sweep import report_sweep
 
     folder = options.output_dir / "sweeps" / options.sweep
     results = options.results or folder / "results.csv"
-    runs = find_runs(options.sweep, options.experiments)
-    finished = [run for run in runs if is_finished(run)]
-    failures = []
-
-    def rows_of_sweep():
-        return [row for row in sweep_results.read_results(results) if row["sweep"] == options.sweep]
-
-    if not finished and not rows_of_sweep():
-        state, verb = f"there is no run of a sweep {options.sweep!r}", "trains one"
-        if runs:
-            state, verb = f"no run of the sweep {options.sweep!r} has finished ({len(runs)} begun)", "continues them"
-        command = f"`python -m training.sweep --config FILE` {verb}"
-        raise UserError(f"{state}; {command}, FILE being the YAML file with `name: {options.sweep}`")
-    pool = sweep_results.processes(usable_processors())
-    try:
-        for run, fault in sweep_results.collect(finished, results, Sampling.of(options), pool):
-            if fault:
-                failures.append(f"{run.experiment}, {run.name}: {fault}")
-    finally:
-        pool.shutdown(cancel_futures=True)  # after a Ctrl-C too: the rows of finished runs are written already
-    if not rows_of_sweep():
-        raise UserError("\n".join(failures))
-    every_group = sweep_groups.groups(sweep_results.read_results(results))  # another sweep may hold the baseline
-    groups = [group for group in every_group if group.sweep == options.sweep]
-    groups = sweep_groups.with_baselines(groups, every_group)
-    sweep_report.write_sweep(groups, folder, options.sweep)
-    print(sweep_report.plain(groups))
-    page, left_out_of_page = write_report(options.output_dir)
-    print(f"\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}")
-    unfinished = [f"{run.experiment}, {run.name}: not finished, left out" for run in runs if run not in finished]
-    problems = failures + unfinished + left_out_of_page
+    problems = report_sweep(options.sweep, options.experiments, sampling_of(options), results, options.output_dir)
     for line in problems:
         print(line, file=sys.stderr)
     return 1 if problems else 0

@@ -4,9 +4,11 @@ import copy
 import io
 import signal
 import sys
+import threading
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +20,18 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from training.lightning_module import MONITOR, PATH_KL, ScoreMatching
-from utils.files import replacing
-from utils.plots import views
-from utils.plots.experiment_figures import ScoreFieldFigure, ScoreLineFigure
+from utils.files import atomic_write
+from utils.plots.views import Field, Line
+from utils.runs.configuration import Configuration
 from utils.runs.curves import Curves
-from utils.runs.loading import Configuration, Run
+from utils.runs.run import Run
 from utils.score.networks import ScoreNetwork
 
 LINE_TIMES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.8, 0.9, 1.0)
 FIELD_TIMES = (0.0, 0.3, 0.6, 1.0)
 LINE_POINTS = 401
 SAVE_EVERY_N_EPOCHS = 10  # a killed run loses at most this many epochs, and repeats them exactly
+EVENT_FILES = "events.out.tfevents."  # then the second a file was begun in, the machine, the process, a count
 
 
 class Progress(Callback):
@@ -63,7 +66,10 @@ class Progress(Callback):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves the state from which a training goes on, between epochs only: so a resumed run repeats nothing."""
+    """Saves the state from which a training goes on, between epochs only: so a resumed run repeats nothing.
+
+    It is a `Checkpoint` because Lightning calls these after the module's own on_train_epoch_end.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -74,7 +80,7 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Save when the training is finished, or was stopped by a signal."""
+        """Save when the training is finished, or was stopped."""
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
@@ -83,48 +89,49 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
-class StopOnSignal(Callback):
-    """Ctrl-C or SIGTERM: the epoch is finished, the state saved. A second Ctrl-C ends at once.
+class StopCleanly(Callback):
+    """Stops after the epoch in which Ctrl-C or SIGTERM arrived, or `asked` was set. A second Ctrl-C ends at once.
 
     The trainer is told between epochs only: in the middle of one it would leave out what remains of it.
     """
 
-    received: signal.Signals | None = None
+    def __init__(self, asked: threading.Event | None = None):
+        self.asked, self.received = asked or threading.Event(), 0
 
     def on_train_start(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Listen."""
+        """Listen to signals, where this is the main thread of a process: a worker of a sweep is told by `asked`."""
+        if threading.current_thread() is not threading.main_thread():
+            return
 
-        def stop(number, _):
-            self.received = signal.Signals(number)
+        def stop(number: int, _: Any) -> None:
+            self.received = number
+            self.asked.set()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Begin no other epoch."""
-        trainer.should_stop = trainer.should_stop or self.received is not None
+        """Stop after this epoch."""
+        trainer.should_stop = trainer.should_stop or self.asked.is_set()
 
 
-class WholeFilesOnly(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are renamed into place, so that a reader or a crash never meets half of one."""
 
-    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+    def save_checkpoint(self, checkpoint: dict, path: Any, storage_options: Any = None) -> None:
         """Write beside the final name, then rename."""
         content = io.BytesIO()  # torch's own writer does not say why a full disk took no more
         torch.save(checkpoint, content)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(content.getbuffer())
 
 
-EVENT_FILES = "events.out.tfevents."  # then the second a file was begun in, the machine, the process, a count
-
-
 def put_earlier_events_first(folder: Path) -> None:
-    """See that a resumed run's next event file is read last, or TensorBoard drops the new epochs for the lost ones.
+    """Make sure TensorBoard reads a resumed run's event file last; else it drops the new epochs for the lost ones.
 
-    It reads the files in the order of their names. Where the clock was set back, runs behind that of the machine
-    that began the run, or still shows the same second, the earlier files are renamed to the beginning of time.
+    It reads the files in the order of their names. Where the run continues within the same second, or by a clock that
+    runs behind, the earlier files are renamed to the beginning of time.
     """
     earlier = sorted(folder.glob(f"{EVENT_FILES}*"))
     if earlier and earlier[-1].name >= f"{EVENT_FILES}{int(time.time()):010d}":
@@ -142,10 +149,10 @@ class RunLogger(TensorBoardLogger):
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False, purge_step=epochs_done)
         self.curves = Curves(run.curves_file, epochs_done)
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write the scalars of an epoch to both."""
         super().log_metrics(metrics, step)
-        self.curves.append(step, metrics)
+        self.curves.append(step or 0, metrics)
 
     def save(self) -> None:
         """Write out what is buffered; config.yaml stands beside it, so Lightning's hparams.yaml is not needed."""
@@ -158,7 +165,10 @@ class RunLogger(TensorBoardLogger):
 
 
 class ScorePicture(Callback):
-    """A picture of the score for TensorBoard, every so many epochs; a subclass says of what."""
+    """A picture of the score for TensorBoard, every so many epochs; a subclass says of what.
+
+    Matplotlib is imported with the first picture: a sweep without pictures does without it.
+    """
 
     tag: str
 
@@ -178,27 +188,28 @@ class ScorePicture(Callback):
 
 
 class ScoreLine(ScorePicture):
-    """The score along the line through both modes, at eight times."""
+    """The score along a line through two modes, at eight times."""
 
     tag = "score_along_the_line"
 
     def __init__(self, configuration: Configuration):
         super().__init__(configuration.score_viewer.every_n_epochs)
         self.configuration, self.times = configuration, torch.tensor(LINE_TIMES)
-        self.positions, self.x, self.direction = views.line_through_modes(configuration.toy_problem, LINE_POINTS)
+        self.line = Line(configuration.toy_problem, LINE_POINTS)
 
-    @cached_property  # at the first picture, for it takes half a second
-    def figure(self) -> ScoreLineFigure:
+    @cached_property
+    def figure(self):
         """The figure, with all but the model's lines drawn."""
-        problem, sigma = self.configuration.toy_problem, self.configuration.noise_schedule.sigma(self.times)
-        gaussian, in_distribution = views.gaussian_along_line(problem, self.x, self.direction, sigma)
-        exact = views.along_line(self.configuration.build_truth(), self.x, self.direction, self.times)
-        arrays = (self.positions, self.times, exact, gaussian, in_distribution)
-        return ScoreLineFigure(*(array.numpy() for array in arrays))
+        from utils.plots.score_field import ScoreLineFigure
+
+        gaussian, in_distribution = self.line.gaussian(self.configuration.noise_schedule.sigma(self.times))
+        exact = self.line.along(self.configuration.build_truth(), self.times)
+        arrays = (self.line.position, self.times, exact, gaussian, in_distribution)
+        return ScoreLineFigure(*(array.numpy() for array in arrays), self.line.label)
 
     def draw(self, network: ScoreNetwork, title: str) -> bytes:
         """Return the PNG of the network's score along the line."""
-        return self.figure.png(views.along_line(network, self.x, self.direction, self.times).numpy(), title)
+        return self.figure.png(self.line.along(network, self.times).numpy(), title)
 
 
 class ScoreField(ScorePicture):
@@ -209,12 +220,14 @@ class ScoreField(ScorePicture):
     def __init__(self, configuration: Configuration):
         super().__init__(configuration.score_viewer.field_every_n_epochs)
         self.truth, self.times = configuration.build_truth(), torch.tensor(FIELD_TIMES)
-        self.field = views.Field(configuration.toy_problem, configuration.noise_schedule)
+        self.field = Field(configuration.toy_problem, configuration.noise_schedule)
 
     @cached_property
-    def figure(self) -> ScoreFieldFigure:
-        """The figure, with the exact score's arrows and laws drawn."""
-        figure = ScoreFieldFigure(self.field.points, self.field.grid, self.field.modes, FIELD_TIMES)
+    def figure(self):
+        """The figure, with the exact score's arrows and densities drawn."""
+        from utils.plots.score_field import ScoreFieldFigure
+
+        figure = ScoreFieldFigure(self.field.points, self.field.grid, self.field.plane, FIELD_TIMES)
         figure.show_exact(self.arrows(self.truth), np.stack([self.field.log_density(t) for t in self.times]))
         return figure
 

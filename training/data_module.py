@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.physics.torus import displacement, wrap, wrapped_normal_score
 from utils.randomness import keyed_generator
-from utils.runs.loading import Configuration
+from utils.runs.configuration import Configuration
 
 
 class Noised(NamedTuple):

@@ -2,20 +2,22 @@
 
 import contextlib
 import logging
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from signal import Signals
 
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from training import callbacks
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
-from utils.plots import views
-from utils.runs.loading import Configuration, Run
+from utils.plots.views import has_plane
+from utils.runs.configuration import Configuration
+from utils.runs.run import Run
 
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the batches are ready-made tensors
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
@@ -23,17 +25,19 @@ warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a re
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
-def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> Signals | None:
-    """Train until the end or early stopping, or until a signal, which is returned."""
+def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: threading.Event | None = None) -> int:
+    """Train until the end or early stopping, or until a signal or `stop`; return the number of the signal, or 0."""
     torch.set_num_threads(1)  # two threads are slower than one on matrices this small
-    stop = callbacks.StopOnSignal()
+    stopping = callbacks.StopCleanly(stop)
     trainer = Trainer(
         max_epochs=configuration.max_epochs,
         accelerator=configuration.accelerator,
         devices=1,
+        default_root_dir=run.folder,
         logger=callbacks.RunLogger(run, epochs_done),
-        callbacks=[*_callbacks(run, configuration), stop],
-        plugins=[callbacks.WholeFilesOnly()],
+        callbacks=[*_callbacks(run, configuration), stopping],
+        # One process on one device, whatever cluster or launcher this machine shows: Lightning guesses nothing.
+        plugins=[callbacks.AtomicCheckpointIO(), LightningEnvironment()],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -42,9 +46,21 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0) -> Signals
     )
     checkpoint = run.last_checkpoint if epochs_done else None
     module, data = ScoreMatching(configuration), ToyData(configuration)
-    with disk_errors_once():
+    with disk_errors_once(), handlers_restored():
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    return stop.received
+    return stopping.received
+
+
+@contextlib.contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Give the signals back to whoever listened before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -65,7 +81,7 @@ def _callbacks(run: Run, configuration: Configuration) -> list:
         ModelCheckpoint(run.best_checkpoint.parent, filename="best", monitor=MONITOR, enable_version_counter=False),
         callbacks.LastCheckpoint(run.last_checkpoint),
     ]
-    if views.has_plane(configuration.toy_problem):
+    if has_plane(configuration.toy_problem):
         chosen.append(callbacks.ScoreField(configuration))
     if configuration.early_stopping_patience is not None:
         chosen.append(EarlyStopping(MONITOR, patience=configuration.early_stopping_patience))

@@ -1,7 +1,7 @@
 """Score matching, plus a regularizer: what is the same in every experiment.
 
 The loss is E |N(x_t, t) - sigma grad log K(x_t | x_0)|^2, averaged over batch and components, with N the normalised
-score and K the wrapped normal law of width sigma(t). Its floor is not zero, since many x_0 lead to one x_t: the exact
+score and K the wrapped normal of width sigma(t). Its floor is not zero, since many x_0 lead to one x_t: the exact
 score itself has a loss, and what a network has above it is the excess.
 """
 
@@ -14,13 +14,14 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from training.data_module import Noised
-from utils.evaluation.sample_metrics import path_kl_density
+from utils.evaluation.score_metrics import path_kl_density
+from utils.files import UserError
 from utils.randomness import keyed_generator
-from utils.runs.loading import FORMAT_VERSION, Configuration, UserError
-from utils.score.regularizers import Consistency
+from utils.runs.checkpoints import FORMAT_VERSION
+from utils.runs.configuration import Configuration
 
 PATH_KL = "path_kl_in_nats/validation"
-GAP_EVERY_N_EPOCHS = 10  # its two trajectories cost as much as two mini-batches
+DIAGNOSTICS_EVERY_N_EPOCHS = 10  # those of consistency cost as much as two mini-batches
 MONITOR = "score_matching_loss/validation"  # chooses checkpoints, drives the learning rate and stops early, everywhere
 
 
@@ -30,7 +31,7 @@ def mean_square(difference: Tensor) -> Tensor:
 
 
 class ScoreMatching(LightningModule):
-    """Trains `network`; `truth` is the exact score, which judges but does not teach."""
+    """Trains `network`; `truth` is the exact score, for validation metrics and for regularizers that are oracles."""
 
     def __init__(self, configuration: Configuration):
         super().__init__()
@@ -75,17 +76,16 @@ class ScoreMatching(LightningModule):
         self.record("training", *self.losses.sum(0) / len(epoch_data.x))
 
     def validation_step(self, data: Noised, _: int) -> None:
-        """Judge the network on the validation set, by score matching and by its distance to the exact score."""
+        """Evaluate the network on the validation set, by score matching and by its distance to the exact score."""
         if self.exact_on_validation_set is None:  # the set is fixed, so the exact score on it is as well
             self.exact_on_validation_set = self.truth(data.x, data.t)
         output, exact = self.network(data.x, data.t), self.exact_on_validation_set
         loss = mean_square(output - data.target)
         generator = keyed_generator(self.configuration.seed, "validation regularizer")
         self.record("validation", loss, self.penalty(data.x, data.t, generator))
-        regularizer = self.configuration.regularizer  # below: the loss of this one lacks a constant
-        if isinstance(regularizer, Consistency) and self.current_epoch % GAP_EVERY_N_EPOCHS == 0:
-            gap = regularizer.squared_gap(self.network, data.x, data.t, truth=self.truth, generator=generator)
-            self.scalars["consistency_gap_squared/validation"] = gap
+        if (regularizer := self.configuration.regularizer) and self.current_epoch % DIAGNOSTICS_EVERY_N_EPOCHS == 0:
+            found = regularizer.diagnostics(self.network, data.x, data.t, truth=self.truth, generator=generator)
+            self.scalars |= {f"{name}/validation": value for name, value in found.items()}
         self.scalars["excess_loss/validation"] = loss - mean_square(exact - data.target)
         self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
@@ -131,7 +131,7 @@ class ScoreMatching(LightningModule):
         )
 
     def first_not_finite(self) -> list[str]:
-        """Return what was not finite first: from the next mini-batch on everything is, whatever was to blame."""
+        """Return which loss was non-finite first; one mini-batch later all of them are."""
         weights, regularizer = {"the score-matching loss": 1.0}, self.configuration.regularizer
         if regularizer:
             weights[f"the regularizer {regularizer.type} (weight {regularizer.weight:g})"] = regularizer.weight
@@ -143,7 +143,7 @@ class ScoreMatching(LightningModule):
         return [name for name, value in self.scalars.items() if not math.isfinite(value)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the number of finished epochs, and the best loss also where the clone was moved since.
+        """Restore the number of finished epochs, and the best loss also where the clone was moved since.
 
         Lightning forgets that loss where the path of the checkpoints is another, and would overwrite the best one.
         """

@@ -1,18 +1,18 @@
-"""Trains many runs: experiments x overrides x seeds, on the processors of this machine or of a cluster.
+"""Trains and evaluates many runs: experiments x overrides x seeds, on the processors of this machine or of a cluster.
 
-A training uses one thread, so runs are what there is to do at once. Each is a process of its own, started by a Dask
-worker (sweep_worker.py); all that a run writes is in its folder, so a sweep has no state besides its runs.
+A training uses one thread, so several runs are at work at once. Each Dask worker (worker.py) is a process that trains
+and evaluates one run after another; all state is in the folders of the runs.
 """
 
 import argparse
 import contextlib
 import logging
+import os
 import shlex
 import signal
 import sys
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,31 +22,32 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 
 from tqdm import tqdm
 
-from training.side_by_side import usable_processors
-from training.train import is_finished
-from utils.files import sentence
-from utils.runs.loading import ROOT, UserError, read_configuration, read_yaml
-from utils.sweeps.plan import PlannedRun, plan
+from utils.files import UserError, error_message
+from utils.runs.checkpoints import is_finished
+from utils.runs.curves import epochs_written
+from utils.runs.loading import configure
+from utils.runs.run import ANALYTICAL, ROOT, Run
+from utils.score.samplers import Sampling
+from utils.sweeps.plan import PlannedRun, plan, plan_shipped
+from utils.sweeps.results import read_results
 
 CONFIG = "training/sweep_config.yaml"
-SLURM_OPTIONS = {  # those whose wrong types dask_jobqueue takes without a word, or stumbles over without naming them
-    **dict.fromkeys(("cores", "processes", "n_workers"), (int, "a whole number")),
-    "memory": (str, "a size like 8GB"),
-    "scheduler_options": (dict, "`key: value` pairs"),
-    **dict.fromkeys(
-        ("job_extra_directives", "job_directives_skip", "job_script_prologue", "worker_extra_args"), (list, "a list")
-    ),
-}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m training.sweep",
-        description="Trains every run of a grid of experiments, overrides and seeds, several at once. The same command "
-        "again continues interrupted runs and leaves finished ones alone. Ctrl-C ends all cleanly, with checkpoints.",
+        description="Trains and evaluates every run of a grid of experiments, overrides and seeds, several at once. "
+        "The same command again continues interrupted runs and leaves finished ones alone. Ctrl-C ends all cleanly, "
+        "with checkpoints. Then: python analyse_experiments.py --sweep NAME",
     )
-    parser.add_argument("--config", type=Path, default=ROOT / CONFIG, help=f"the grid (default: {CONFIG})")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--config", type=Path, default=ROOT / CONFIG, help=f"the grid (default: {CONFIG})")
+    what.add_argument(
+        "--all", action="store_true", help="instead of a grid: run1 of every experiment as shipped, with all pictures"
+    )
+    parser.add_argument("--experiments", nargs="+", metavar="NAME", help="with --all: only these")
     parser.add_argument(
         "--workers", type=_count, metavar="N", help="runs at once (default: one a processor; with --slurm one a run)"
     )
@@ -54,10 +55,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--scheduler", metavar="ADDRESS", help="use a running Dask cluster, for example tcp://host:8786")
     where.add_argument(
-        "--slurm",
-        type=Path,
-        metavar="FILE",
-        help="submit workers to SLURM; the YAML file holds the options of dask_jobqueue.SLURMCluster",
+        "--slurm", type=Path, metavar="FILE", help="submit workers to SLURM; a YAML file of dask_jobqueue.SLURMCluster"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="show the runs, and with --slurm the job script; start nothing"
@@ -81,105 +79,115 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return sweep(options)
     except KeyboardInterrupt:
-        command = shlex.join(["python", "-m", "training.sweep", *words])
-        print(f"Stopped; what was trained is saved. To continue: {command}", file=sys.stderr)
+        command = "bash run_all.sh" if options.all else shlex.join(["python", "-m", "training.sweep", *words])
+        print(f"\nStopped; what was trained is saved. To continue: {command}", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
         if options.debug:
             raise
-        print(sentence(error), file=sys.stderr)
+        print(error_message(error), file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Train the runs that are not finished; return 1 where one failed."""
-    began = time.monotonic()
-    runs = plan(options.config)
-    to_do = [planned for planned in without_results(runs, options.results) if not is_trained(planned)]
+    """Train and evaluate the runs that are not finished; return 1 where one failed."""
+    began, sampling = time.monotonic(), Sampling()
+    if options.experiments and not options.all:
+        raise UserError("--experiments: goes with --all; a grid's experiments stand in its file")
+    runs = plan_shipped(options.experiments) if options.all else plan(options.config)
+    held = read_results(options.results, sampling) if options.results else {}
+    runs = [planned for planned in runs if planned.configuration.key() not in held]
     if options.dry_run:
-        for planned in runs:
-            begun = "begun" if planned.run.last_checkpoint.exists() else "to do"
-            state = begun if planned in to_do else "finished"
-            print(f"{state:8}  {planned.run.experiment} {shlex.join(planned.overrides)}")
-        if options.slurm:
-            with slurm_cluster(options.slurm) as cluster:
-                print(cluster.job_script())
-        return 0
-    outcomes = Counter({"finished": 0, "finished before": len(runs) - len(to_do), "failed": 0})
+        return dry_run(options, runs)
+    output = ROOT / "generated_artifacts" if options.all else None
+    to_do = [PlannedRun(Run(ANALYTICAL), (), configure(ANALYTICAL)), *runs[::-1]] if output else runs
+    failed = []
     if to_do:
-        with open_client(options, len(to_do)) as client:
-            outcomes.update(train_all(client, to_do))
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-    print(f"runs: {counts}; took {timedelta(seconds=round(time.monotonic() - began))}")
-    return int(outcomes["failed"] > 0)
+        with open_client(options, len(to_do)) as (client, cluster):
+            failed = train_all(client, cluster, to_do, sampling, output)
+    elapsed = timedelta(seconds=round(time.monotonic() - began))
+    print(f"{len(runs) - len(failed)} of {len(runs)} runs are trained and evaluated; took {elapsed}")
+    if output:
+        from utils.reports.page import write_reports
+
+        failed += write_reports(output)
+    return int(bool(failed))
 
 
-def without_results(runs: list[PlannedRun], path: Path | None) -> list[PlannedRun]:
-    """Return the runs whose results a file does not hold; all of them where there is no file."""
-    if path is None:
-        return runs
-    from utils.sweeps.results import fingerprint, read_results  # these import all of the analysis
+def dry_run(options: argparse.Namespace, runs: list[PlannedRun]) -> int:
+    """Print the runs and how far they are, and the job script of SLURM."""
+    for planned in runs:
+        state = "begun" if planned.run.last_checkpoint.exists() else "to do"
+        state = "finished" if state == "begun" and is_finished(planned.run) else state
+        print(f"{state:8}  {planned.run.experiment} {shlex.join(planned.overrides)}")
+    if options.slurm:
+        from training.slurm import slurm_cluster
 
-    held = {row["key"] for row in read_results(path)}
-    return [planned for planned in runs if fingerprint(planned.configuration) not in held]
+        with slurm_cluster(options.slurm) as cluster:
+            print(cluster.job_script())
+    return 0
 
 
-def is_trained(planned: PlannedRun) -> bool:
-    """Whether no process need be started; whatever is unusual about a run is for train.py to say."""
-    return is_finished(planned.run) and read_configuration(planned.run.configuration_file) == planned.configuration
+def train_all(client, cluster, to_do: list[PlannedRun], sampling: Sampling, output: Path | None) -> list[str]:
+    """Train and evaluate runs on a cluster, show how far they are, and return a line on each that failed."""
+    from distributed import wait
 
-
-def train_all(client, to_do: list[PlannedRun]) -> Counter:
-    """Train runs on a cluster, show how far they are, and return how many ended how."""
-    from distributed import as_completed
-
-    from training.sweep_worker import Trainings, task
+    from training.worker import Trainings, task
 
     ours = f"trainings-{uuid.uuid4().hex}"  # other sweeps may use the same cluster
-    client.register_plugin(Trainings(), name=ours)
-    train, futures, outcomes = task(ours), {}, Counter()
+    client.register_plugin(Trainings(str(ROOT)), name=ours)
+    work, futures, failed = task(ours), {}, []
     try:
         for planned in to_do:
-            run = planned.run
-            words = [run.experiment, *planned.overrides, "--run-name", run.name]
-            key = f"{run.experiment}/{run.name}-{ours}"
-            futures[client.submit(train, words, str(ROOT), str(log_of(planned)), key=key)] = planned
-        with tqdm(total=len(to_do), unit="run", desc="sweep", dynamic_ncols=True, smoothing=0) as bar:
-            for future in as_completed(futures, loop=client.loop):
-                fault = failure(future, log_of(futures[future]))
-                if fault:
-                    run = futures[future].run
-                    bar.write(f"failed: {run.experiment}, {run.name}: {fault}", file=sys.stderr)
-                outcomes["failed" if fault else "finished"] += 1
-                bar.set_postfix(failed=outcomes["failed"], refresh=False)
-                bar.update()
+            run, words = planned.run, list(planned.overrides)
+            arguments = (run.experiment, run.name, words, sampling.model_dump(), str(output or ""))
+            futures[client.submit(work, *arguments, key=f"{run.experiment}/{run.name}-{ours}")] = planned
+        pending = set(futures)
+        with tqdm(total=len(to_do), unit="run", desc="runs", dynamic_ncols=True, smoothing=0) as bar:
+            while pending:
+                with contextlib.suppress(TimeoutError):
+                    wait(pending, timeout=1.0, return_when="FIRST_COMPLETED")
+                for future in [future for future in pending if future.done()]:
+                    pending.remove(future)
+                    if fault := _fault(future, futures[future].run):
+                        failed.append(fault)
+                        bar.write(fault, file=sys.stderr)
+                    bar.update()
+                working = {key for keys in client.processing().values() for key in keys}
+                bar.set_postfix_str(_progress(futures[future] for future in pending if future.key in working))
+                if pending and cluster is not None:
+                    cluster.check_jobs(client)
     finally:
         client.unregister_worker_plugin(ours)  # ends what still runs, and returns when that is saved
         client.cancel(list(futures))
-    return outcomes
+    return failed
 
 
-def log_of(planned: PlannedRun) -> Path:
-    """Return the file of what the training says."""
-    return planned.run.folder / "log.txt"
-
-
-def failure(future, log: Path) -> str | None:
-    """Return what went wrong with a run, or None."""
+def _fault(future, run: Run) -> str:
     try:
-        status, said = future.result()
-    except Exception as error:  # of Dask, or of the worker's machine: this run has failed, the others need not
-        return f"{type(error).__name__}: {error}"
-    if not status:
-        return None
-    return f"exit status {status}; {log} ends with\n" + "\n".join(f"    {line}" for line in said.splitlines())
+        fault = future.result()
+    except Exception as error:  # of Dask, or of the worker's machine
+        fault = f"{type(error).__name__}: {error}"
+    return f"failed: {run.title}: {fault}\n  log: {run.log_file}" if fault else ""
+
+
+def _progress(working: Iterator[PlannedRun]) -> str:
+    states = []
+    for planned in working:
+        done, all_epochs = epochs_written(planned.run.curves_file), planned.configuration.max_epochs
+        name = planned.run.experiment.removesuffix("_regularizer")
+        states.append(f"{name} {done}/{all_epochs}" if done else name)
+    return "; ".join(states[:4]) + (f" and {len(states) - 4} more" if len(states) > 4 else "")
 
 
 @contextlib.contextmanager
-def open_client(options: argparse.Namespace, runs: int) -> Iterator:
-    """Yield a client of the cluster that the command line asks for; one that was made here is closed after."""
+def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple]:
+    """Yield a client of the cluster that the command line asks for, and the SLURM cluster if it is one.
+
+    A cluster that was created here is closed on exit.
+    """
     import dask
 
     dask.config.set(
@@ -188,68 +196,45 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator:
             "distributed.scheduler.worker-saturation": 1.0,  # runs are long: none should queue at a busy worker
         }
     )
-    from distributed import Client, LocalCluster, Security
-    from distributed.comm import get_address_host_port
+    from distributed import Client
 
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):  # what matters is said here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        if (cluster := options.scheduler) is not None:
-            try:
-                _, port = get_address_host_port(cluster)
-                if port > 65535:
-                    raise ValueError(f"there is no port {port}")
-                if cluster.startswith("tls:") and not Security().get_connection_args("client")["ssl_context"]:
-                    raise ValueError("tls needs certificates, which Dask's configuration names (distributed.comm.tls)")
-            except ValueError as error:
-                raise UserError(f"--scheduler {cluster}: {error}") from error
+        cluster = None
+        if options.scheduler is not None:
+            address = options.scheduler
         elif options.slurm:
-            cluster = stack.enter_context(slurm_cluster(options.slurm))
-            submit(cluster, min(options.workers or runs, runs))
-        else:  # workers only wait for processes, so threads of this one will do
-            workers = min(options.workers or usable_processors(), runs)
-            quiet = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL, "memory_limit": 0}
-            cluster = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, **quiet)
-            )
-        client = stack.enter_context(Client(cluster, set_as_default=False))
+            from training.slurm import slurm_cluster
+
+            address = cluster = stack.enter_context(slurm_cluster(options.slurm))
+            cluster.submit(min(options.workers or runs, runs))
+        else:
+            address = stack.enter_context(local_cluster(min(options.workers or usable_processors(), runs)))
+        try:
+            client = stack.enter_context(Client(address, set_as_default=False))
+        except (ValueError, OSError) as error:
+            raise UserError(f"--scheduler {options.scheduler}: {error}") from error
         if not client.scheduler_info()["workers"]:
             print("No worker is there yet; the runs wait for one.", file=sys.stderr)
-        yield client
+        yield client, cluster
 
 
-def slurm_cluster(path: Path):
-    """Return a Dask cluster without workers yet; its jobs are as the YAML file says."""
-    options = {"scheduler_options": {"dashboard_address": ":0"}} | read_yaml(path)  # the usual port may be taken
-    for key, (kind, what) in SLURM_OPTIONS.items():
-        if (value := options.get(key)) is not None and not isinstance(value, kind):
-            raise UserError(f"{path}: {key}: should be {what}, given {value}")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def local_cluster(workers: int):
+    """Return a Dask cluster of processes on this machine. They do not see a Ctrl-C: this process tells them to stop."""
+    from distributed import LocalCluster
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes and threads inherit it
     try:
-        from dask_jobqueue import SLURMCluster
-    except ModuleNotFoundError as error:
-        raise UserError(f"--slurm needs a package more: pip install -r requirements-cluster.txt ({error})") from error
-    for number, handler in handlers.items():
-        signal.signal(number, handler)  # importing it replaces them, and a Ctrl-C would save nothing
-    try:
-        return SLURMCluster(**options)
-    except Exception as error:  # of any kind: the options are checked where each is used
-        raise UserError(f"{path}: dask_jobqueue.SLURMCluster fails with these options: {error}") from error
+        quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "memory_limit": 0}
+        return LocalCluster(n_workers=workers, threads_per_worker=1, **quiet)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def submit(cluster, workers: int) -> None:
-    """Submit jobs for so many workers; raises UserError with what sbatch said where it failed."""
-
-    async def grow():
-        cluster.scale(workers)  # this alone returns at once, and only logs what goes wrong later
-        await cluster._correct_state()
-
-    try:
-        cluster.sync(grow)
-    except (RuntimeError, OSError) as error:
-        submitted = {name: job for name, job in cluster.workers.items() if job.status.name == "running"}
-        cluster.workers, cluster._created = submitted, set(submitted.values())  # what is not running cannot be closed
-        raise UserError(f"the jobs could not be submitted: {error}") from error
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -8,26 +8,22 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 
 if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 
-from utils.files import locked, sentence
-from utils.runs.loading import (
-    ANALYTICAL,
-    BadCheckpoint,
-    Configuration,
-    Run,
-    UserError,
-    configure,
-    difference,
-    load_run,
-    network_of,
-    read_checkpoint,
-    read_configuration,
-)
+from utils.files import UserError, error_message, locked
+from utils.runs.checkpoints import BadCheckpoint, load_run, read_checkpoint, read_state, why_finished
+from utils.runs.configuration import Configuration, difference
+from utils.runs.loading import configure, read_configuration
+from utils.runs.run import ANALYTICAL, Run
+
+
+class RunIsBusy(UserError):
+    """Another process trains this run."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +40,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the YAML files")
     parser.add_argument("--run-name", default="run1", help="folder under output/ (default: run1)")
     parser.add_argument("--from-scratch", action="store_true", help="remove what the run has so far and start over")
-    parser.add_argument("--end-with-stdin", action="store_true", help="end cleanly when standard input closes")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_intermixed_args(arguments)
 
@@ -53,33 +48,33 @@ def main(arguments: list[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_arguments(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if options.end_with_stdin:
-        threading.Thread(target=end_with_stdin, daemon=True).start()
     try:
         if options.experiment == ANALYTICAL:
             raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
         configuration = configure(options.experiment, options.overrides)
         run = Run(options.experiment, options.run_name)
-        return train(run, configuration, options.from_scratch, shlex.join(options.overrides))
+        return train(run, configuration, options.from_scratch, options.overrides)
     except KeyboardInterrupt:  # before the first epoch; later ones end cleanly, see callbacks.StopOnSignal
         print("Stopped before the first epoch; the same command starts again.", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
         if options.debug:
             raise
-        print(sentence(error), file=sys.stderr)
+        print(error_message(error), file=sys.stderr)
         return 2
 
 
-def end_with_stdin() -> None:
-    """Stop this process once its standard input closes: whoever held the other end, as a sweep does, is gone."""
-    while os.read(0, 1024):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+def train(
+    run: Run,
+    configuration: Configuration,
+    from_scratch: bool = False,
+    overrides: Sequence[str] = (),
+    stop: threading.Event | None = None,
+) -> int:
+    """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C).
 
-
-def train(run: Run, configuration: Configuration, from_scratch: bool = False, overrides: str = "") -> int:
-    """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C)."""
+    It stops after the epoch in which `stop` is set. Raises UserError where it cannot be trained.
+    """
     check_accelerator(configuration.accelerator)
     if next(run.folder.glob("*/config.yaml"), None):
         raise UserError(f"{run.folder} holds the runs of a sweep; choose another --run-name")
@@ -90,27 +85,35 @@ def train(run: Run, configuration: Configuration, from_scratch: bool = False, ov
             stack.enter_context(locked(run.lock_file))
         except BlockingIOError as error:
             text = f"{error} is training it; wait for it or stop it, or choose another --run-name"
-            raise UserError(f"{run.folder}: {text}") from error
+            raise RunIsBusy(f"{run.folder}: {text}") from error
         if from_scratch:
-            shutil.rmtree(run.folder, ignore_errors=True)
+            remove_contents(run)
         epochs_done = epochs_to_continue_after(run, configuration)  # again: another may have trained until now
-        return 0 if epochs_done is None else fit(run, configuration, epochs_done, overrides)
+        return 0 if epochs_done is None else fit(run, configuration, epochs_done, overrides, stop)
+
+
+def remove_contents(run: Run) -> None:
+    """Empty the folder of a run, also where it is a link to one; raises OSError for what cannot be removed."""
+    for path in run.folder.iterdir() if run.folder.exists() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | None:
-    """Return how many epochs a run has behind it, or None, and say so, where it needs no more.
+    """Return how many epochs a run has behind it, or None, with a message, where it needs no more.
 
-    Raises UserError where it was begun with another configuration.
+    Raises UserError where it was begun with another configuration, or cannot be continued.
     """
     if not os.path.lexists(run.last_checkpoint):
         if run.configuration_file.exists():
             check_same_configuration(run, configuration, None)
         return 0
-    before, last = configuration_of(run), read_state(run)
-    check_same_configuration(run, configuration, finished(last, before))
-    if reason := finished(last, configuration):
-        what, comma, how = reason.partition(",")
-        print(f"{run.title}: {what} already{comma}{how}. Pictures and numbers: python analyse_experiments.py")
+    before, last = configuration_of(run), state_of(run)
+    check_same_configuration(run, configuration, why_finished(last, before))
+    if reason := why_finished(last, configuration):
+        print(f"{run.title}: nothing to do, it {reason}. Pictures and numbers: python analyse_experiments.py")
         return None
     return last["epochs_done"]
 
@@ -120,28 +123,25 @@ def configuration_of(run: Run) -> Configuration:
     try:
         return read_configuration(run.configuration_file)
     except UserError as fault:
-        text = "The run cannot go on without it; --from-scratch removes it and starts over."
+        text = "The run cannot be continued without it; --from-scratch removes it and starts over."
         raise UserError(f"{fault}\n{text}") from fault
 
 
-def read_state(run: Run) -> dict:
+def state_of(run: Run) -> dict:
     """Return the last checkpoint; raises UserError, which says what to do, where no training can go on from it."""
-    path = run.last_checkpoint
     try:
-        last = read_checkpoint(path)
-        network_of(last, path, read_configuration(run.configuration_file))
-        if missing := {"epochs_done", "callbacks", "loops", "optimizer_states", "lr_schedulers"} - last.keys():
-            raise BadCheckpoint(f"{path}: no training can go on from it: it holds no {', '.join(sorted(missing))}")
-        return last
+        return read_state(run)
     except BadCheckpoint as fault:
-        text = "The run cannot go on; --from-scratch removes it and starts over"
+        text = "The run cannot be continued; --from-scratch removes it and starts over"
         with contextlib.suppress(UserError):
             load_run(run)
             text += f". {run.best_checkpoint.name} beside it is whole: analyse_experiments.py can use it as it is"
         raise BadCheckpoint(f"{fault}\n{text}.") from fault
 
 
-def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str) -> int:
+def fit(
+    run: Run, configuration: Configuration, epochs_done: int, overrides: Sequence[str], stop: threading.Event | None
+) -> int:
     """Train on after so many epochs; return the exit status."""
     if not epochs_done and run.best_checkpoint.exists():
         print(f"{run.title}: no {run.last_checkpoint.name} is there, so it starts over, towards the same result")
@@ -158,18 +158,17 @@ def fit(run: Run, configuration: Configuration, epochs_done: int, overrides: str
     if not run.sweep:  # hundreds of runs would overwrite each other's there
         configuration.write(run.folder.parent.parent / "config.yaml")
     try:
-        interrupted = fitting.fit(run, configuration, epochs_done)
+        received = fitting.fit(run, configuration, epochs_done, stop)
     except OSError as error:
         text = "The training stopped; once that is mended, the same command goes on from the last checkpoint"
         raise UserError(f"{error.filename or run.folder}: {error.strerror or error}. {text}.") from error
-    last = read_state(run)
-    reason = finished(last, configuration)
-    if interrupted and not reason:
-        command = f"{run.command} {overrides}".rstrip()
-        print(f"{run.title}: stopped after {last['epochs_done']} epochs. To continue: {command}")
-        return 128 + interrupted
-    print(f"{run.title}: {reason}. The run is in {run.folder}")
-    return 0
+    last = state_of(run)
+    if reason := why_finished(last, configuration):
+        print(f"{run.title}: {reason}. The run is in {run.folder}")
+        return 0
+    command = f"{run.command} {shlex.join(overrides)}".rstrip()
+    print(f"{run.title}: stopped after {last['epochs_done']} epochs. To continue: {command}")
+    return 128 + received if received else 1
 
 
 def check_accelerator(name: str) -> None:
@@ -179,34 +178,22 @@ def check_accelerator(name: str) -> None:
         raise UserError(f"accelerator: torch finds no {name} device here; accelerator=cpu is as fast on this problem")
 
 
-def finished(checkpoint: dict, configuration: Configuration) -> str | None:
-    """Return why a run needs no more training, or None."""
-    epochs, patience = checkpoint["epochs_done"], configuration.early_stopping_patience
-    stopping = next((state for name, state in checkpoint["callbacks"].items() if "EarlyStopping" in name), None)
-    if patience is not None and stopping and stopping["wait_count"] >= patience:
-        return f"stopped early, after {epochs} epochs, the last {patience} of them without a better validation loss"
-    return f"finished its {epochs} epochs" if epochs >= configuration.max_epochs else None
-
-
-def is_finished(run: Run) -> bool:
-    """Return whether a run needs no more training; one that is damaged, or was not begun, does."""
-    try:
-        return finished(read_state(run), read_configuration(run.configuration_file)) is not None
-    except UserError:
-        return False
-
-
 def check_same_configuration(run: Run, configuration: Configuration, reason: str | None) -> None:
     """Raise UserError with the difference where the run was begun with another configuration.
 
-    A run that has finished may be given more epochs.
+    A run that has finished may be given more epochs, but not under a schedule that depends on their number: that would
+    be another training.
     """
     before = configuration_of(run)
     differences = difference(before, configuration)
-    if differences.keys() == {"max_epochs"} and reason and configuration.max_epochs > before.max_epochs:
+    longer = differences.keys() == {"max_epochs"} and configuration.max_epochs > before.max_epochs
+    if longer and reason and not configuration.scheduler.depends_on_max_epochs:
         return
     if differences:
         lines = [f"  {key}: {old} in the run, {new} now" for key, (old, new) in differences.items()]
+        if longer and reason:
+            kind = configuration.scheduler.type
+            lines.append(f"  (under the schedule {kind} the learning rate depends on max_epochs from the beginning)")
         raise UserError(
             f"{run.folder}: this run was begun with another configuration:\n" + "\n".join(lines) + "\n"
             "Choose another --run-name, or --from-scratch to remove it and start over."

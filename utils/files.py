@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and that two writers never meet."""
+"""Atomic file writes, locks between processes, and errors as the user reads them."""
 
 import contextlib
 import fcntl
@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+class UserError(Exception):
+    """Something the person at the terminal can mend; its text says what, where and how."""
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds, remove it when it does not.
 
-    An OSError that names no file, as that of a full disk, or the temporary one, gets `path` as its file name.
+    An OSError without a file name (a full disk), or with the temporary one, gets `path` as its file name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the ending stays, so writers know the format
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix stays, so writers know the format
     try:
         yield temporary
         os.replace(temporary, path)
@@ -47,10 +51,10 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def sentence(error: Exception) -> str:
-    """Return what to print of an error: a file's name first, and no error number."""
+def error_message(error: Exception) -> str:
+    """Return an exception as text for the terminal: the file name first, without the error number."""
     if isinstance(error, FileExistsError):
         return f"{error.filename}: a file is where a folder should be"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    return str(error) or type(error).__name__

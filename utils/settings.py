@@ -1,23 +1,52 @@
-"""The ground that every settings object stands on.
+"""Base class and field types shared by all settings.
 
-Whatever is not learned (the data law, the noise schedule, a regularizer) is a small immutable pydantic model with its
-behaviour on it. The keys of the YAML files are the fields of these models, so an unknown key or a value of the wrong
+What is not learned (the data distribution, the noise schedule, a regularizer) is a small immutable pydantic model with
+its behaviour on it. The keys of the YAML files are the fields of these models, so an unknown key or a value of a wrong
 type is found before anything runs.
 """
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 SetSize = Annotated[int, Field(ge=1, le=10**7)]  # above, a training set alone would fill the memory
 LayerSize = Annotated[int, Field(ge=1, le=4096)]  # of a network; 100 such layers are 7 GB
-Width = Annotated[float, Field(ge=1e-12, le=100)]  # of a law on the cell; its square has to be a float32
+Width = Annotated[float, Field(ge=1e-12, le=100)]  # of a distribution on the cell; its square has to be a float32
 
 
 class Settings(BaseModel):
     """Base of all settings: frozen, strict about types, finite numbers only, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class AnySubclass:
+    """Metadata of a field: its value is any subclass of the annotated class, chosen by the key `type`.
+
+    So a new subclass is known as soon as it is defined. `default` is the type of a block that names none.
+    """
+
+    def __init__(self, default: str | None = None):
+        self.default = default
+
+    def __get_pydantic_core_schema__(self, source: type[Settings], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema of the union of all subclasses that have a `type`."""
+
+        def with_default(block: Any) -> Any:
+            return {"type": self.default} | block if self.default and isinstance(block, dict) else block
+
+        members = tuple(_with_type(source))
+        union = Annotated[Union[members], Field(discriminator="type"), BeforeValidator(with_default)]  # noqa: UP007
+        return handler.generate_schema(union)
+
+
+def _with_type(base: type[Settings]) -> Iterator[type[Settings]]:
+    for subclass in base.__subclasses__():
+        if "type" in subclass.model_fields:
+            yield subclass
+        yield from _with_type(subclass)

@@ -315,10 +315,7 @@ def test_bad_base_file_ends_the_analysis(training, capsys, monkeypatch, content)
 def test_debug_shows_where_an_error_comes_from(training):
     from utils.runs.loading import UserError
 
-    for main, words in (
-        (train.main, ["no_regularizer", "sed=1"]),
-        (analyse_experiments.main, ["--experiments", "x"]),
-    ):
+    for main, words in ((train.main, ["no_regularizer", "sed=1"]), (analyse_experiments.main, ["--experiments", "x"])):
         with pytest.raises(UserError):
             main([*words, "--debug"])
 

@@ -71,11 +71,7 @@ def test_one_that_fails_stops_no_other(experiments, capsys):
 
 
 def test_ctrl_c_reaches_each_once_and_starts_no_other(experiments, capsys):
-    when(
-        experiments / "a" / "started",
-        experiments / "b" / "started",
-        then=lambda: os.kill(os.getpid(), signal.SIGINT),
-    )
+    when(experiments / "a" / "started", experiments / "b" / "started", then=lambda: os.kill(os.getpid(), signal.SIGINT))
     assert side_by_side.train_all(["a", "b", "c"], at_once=2) == 130
     assert [(experiments / name / "signals").read_text() for name in "ab"] == ["ended\n"] * 2
     assert not (experiments / "c" / "started").exists()

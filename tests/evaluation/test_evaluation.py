@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 from conftest import make_network
+from utils.evaluation.evaluate import MEMORY_POINTS, MEMORY_TIMES, PATH_KL_POINTS, PER_BIN, TRANSPORT_SAMPLES, evaluate
 
 from utils.evaluation import evaluate as evaluation
 from utils.evaluation import field_metrics as diagnostics
 from utils.evaluation import sample_metrics as metrics
 from utils.evaluation.estimates import BINS, points_under_both_laws
-from utils.evaluation.evaluate import MEMORY_POINTS, MEMORY_TIMES, PATH_KL_POINTS, PER_BIN, TRANSPORT_SAMPLES, evaluate
 from utils.physics.noise_schedule import time_grid
 from utils.randomness import keyed_generator
 from utils.reports.experiment import Sampling

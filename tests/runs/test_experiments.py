@@ -280,17 +280,7 @@ def not_a_dictionary(path, marker):
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        half,
-        cut_short,
-        code_in_a_checkpoint,
-        code_in_a_pickle,
-        empty,
-        text,
-        no_weights,
-        other_sizes,
-        not_a_dictionary,
-    ],
+    [half, cut_short, code_in_a_checkpoint, code_in_a_pickle, empty, text, no_weights, other_sizes, not_a_dictionary],
 )
 def test_checkpoint_that_is_none_is_named_and_runs_no_code(run, tmp_path, damage):
     marker = tmp_path / "marker"

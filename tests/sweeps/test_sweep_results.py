@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, SHORT, active_environment
+from utils.evaluation.evaluate import evaluate
 
 import analyse_experiments
-from utils.evaluation.evaluate import evaluate
 from utils.reports import sweep as sweep_report
 from utils.reports.experiment import Sampling
 from utils.reports.page import write_report
@@ -52,8 +52,9 @@ def pool(monkeypatch):
 
 def fake_evaluate(network, configuration, states, seed):
     """The path KL is 1 + seed, with a regularizer a tenth of its weight less; nothing else is known."""
-    from utils.evaluation.estimates import Estimate
     from utils.evaluation.evaluate import Report
+
+    from utils.evaluation.estimates import Estimate
 
     weight = 0 if configuration.regularizer is None else configuration.regularizer.weight
     value = 1 + configuration.seed - weight / 10 - 0.001 * weight * configuration.seed

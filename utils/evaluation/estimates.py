@@ -1,4 +1,4 @@
-"""Estimates: a number with its standard error, and the points at which a score is judged.
+"""Estimates: a number with its standard error, and the points at which a score is evaluated.
 
 Times are stratified: [0,1] is cut into equal bins, and each holds equally many points with t uniform in it. So one set
 of points serves a mean over t and a curve against t. Draws are (bin, point), and the standard error of their mean is
@@ -23,6 +23,10 @@ BINS = 20
 CONFIDENCE = 0.95
 
 
+class NoValue(Exception):
+    """A number has no value here; the text says why."""
+
+
 class Estimate(NamedTuple):
     """A value, its standard error (None where it has no meaning), the number of draws, and perhaps an interval."""
 
@@ -40,21 +44,21 @@ class Estimate(NamedTuple):
     @classmethod
     def of_root_mean(cls, draws: Tensor) -> "Estimate":
         """Return the square root of the mean of draws >= 0, (draw,) or (bin, draw)."""
-        square, error, n, _ = cls.of_mean(draws)
-        root = math.sqrt(max(square, 0.0))  # an unbiased estimate of a square may be negative
-        return cls(root, error / (2 * root) if root else 0.0, n)
+        return cls.of_mean(draws).root()
 
     @classmethod
     def of_ratio(cls, numerators: Tensor, denominators: Tensor) -> "Estimate":
         """Return mean(numerators) / mean(denominators), drawn together, each (draw,) or (bin, draw)."""
         numerators, denominators = (torch.atleast_2d(a.double()) for a in (numerators, denominators))
         below = denominators.mean().item()
+        if not below:
+            raise NoValue("it is a ratio to a mean that is 0 up to rounding")
         ratio = numerators.mean().item() / below
         return cls(ratio, _error_of_mean((numerators - ratio * denominators) / below), numerators.numel())
 
     @classmethod
     def of_median(cls, draws: Tensor) -> "Estimate":
-        """Return the median, with the binomial interval of its rank; the error is a normal's of the same interval."""
+        """Return the median, with the binomial interval of its rank; the standard error is half of it over 1.96."""
         values = draws.flatten().double().numpy()
         interval = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
         error = (interval.high - interval.low) / (2 * stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -68,23 +72,17 @@ class Estimate(NamedTuple):
         error = math.sqrt(share * (1 - share) / trials)
         return cls(share, error, trials, (float(interval.low), float(interval.high)))
 
+    def root(self) -> "Estimate":
+        """Return the square root, with the error of its linear part."""
+        root = math.sqrt(max(self.value, 0.0))  # an unbiased estimate of a square may be negative
+        error = (self.standard_error or 0.0) / (2 * root) if root else 0.0
+        return Estimate(root, error, self.number_of_points)
+
     def scaled(self, factor: float) -> "Estimate":
         """Return the estimate in another unit."""
         interval = None if self.interval is None else tuple(factor * bound for bound in self.interval)
         error = None if self.standard_error is None else factor * self.standard_error
         return Estimate(factor * self.value, error, self.number_of_points, interval)
-
-    def __str__(self) -> str:
-        """Return the value with the error of its last digit in brackets, 0.0213(4), or to three digits without."""
-        if self.value == 0:
-            return "0"
-        if not self.standard_error:
-            return f"{self.value:.3g}"
-        places = -math.floor(math.log10(float(f"{self.standard_error:.0e}")))
-        if places > 5:
-            return f"{self.value:.1e}"
-        places = max(places, 0)
-        return f"{self.value:.{places}f}({self.standard_error * 10**places:.0f})"
 
 
 def _error_of_mean(draws):
@@ -93,7 +91,7 @@ def _error_of_mean(draws):
 
 
 class Points(NamedTuple):
-    """Where a score is judged: x (bin x point, atom, dimension) and t (bin x point,), bin after bin."""
+    """Where a score is evaluated: x (bin x point, atom, dimension) and t (bin x point,), bin after bin."""
 
     x: Tensor
     t: Tensor
@@ -109,13 +107,11 @@ def stratified_times(points_per_bin: int, generator: torch.Generator, bins: int 
     return ((torch.arange(bins)[:, None] + fraction) / bins).flatten().clamp(max=1)
 
 
-def points_under_both_laws(
-    truth: AnalyticalScoreNetwork, points_per_bin: int, generator: torch.Generator
-) -> dict[str, Points]:
-    """Return points of the noised law, "noised", and as many uniform on the torus, "uniform"."""
+def points_at(where: str, truth: AnalyticalScoreNetwork, points_per_bin: int, generator: torch.Generator) -> Points:
+    """Return points of the noisy marginal p_t ("noised"), or as many at the same times, "uniform" on the torus."""
     t = stratified_times(points_per_bin, generator)
     x = truth.problem.sample_noised(truth.schedule.sigma(t), generator)
-    return {"noised": Points(x, t), "uniform": Points(torch.rand(x.shape, generator=generator), t)}
+    return Points(x if where == "noised" else torch.rand(x.shape, generator=generator), t)
 
 
 def by_bin(draws: Tensor, bins: int = BINS) -> Tensor:
@@ -134,5 +130,4 @@ class Curve(NamedTuple):
     def of(cls, estimates: list[Estimate | None], t: list[float] | None = None) -> "Curve":
         """Return the curve of one estimate for each bin, at the bins' centres, or at other times t."""
         t = [(i + 0.5) / len(estimates) for i in range(len(estimates))] if t is None else t
-        values, errors = ([e and e[i] for e in estimates] for i in range(2))
-        return cls(t, values, errors)
+        return cls(t, [e and e.value for e in estimates], [e and e.standard_error for e in estimates])

@@ -1,114 +1,161 @@
-"""The data law of the pseudo atoms, for which the score is known at every noise width.
+"""Distributions of the data ("laws") for which the density and the score are known at every noise width.
 
-Data: x = wrap(mu + sigma_d z), an isotropic Gaussian about the equilibrium relative coordinates mu. Noise of width
-sigma turns every width into sigma_eff = sqrt(sigma_d^2 + sigma^2), and the torus wraps it:
+All are mixtures of isotropic Gaussians on the torus. Component k has the weight w_k (they sum to 1), the width sigma_k
+and the equilibrium relative coordinates mu_k. Noise of width sigma widens every component, and the torus wraps it:
 
-    p(x; sigma) = 1/N! sum_P prod_i W(x_i - mu_P(i); sigma_eff)
+    p(x; sigma) = sum_k w_k 1/N! sum_P prod_i W(x_i - mu_k,P(i); sqrt(sigma_k^2 + sigma^2))
 
-with W the wrapped normal law of `torus.py`. The sum over the N! permutations P of the atoms is the law that a
+with W the wrapped normal of `torus.py`. The sum over the N! permutations P of the atoms is the distribution that a
 permutation-equivariant network can represent; with `permutation_symmetric` off, the identity alone remains.
+A pair (k, P) is a mode. A new law is a subclass of `Law` with a `type`, its YAML keys as fields, and `components`.
 """
 
 import itertools
 import math
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import Field, Strict, field_validator
-from torch import Tensor
+from pydantic import AfterValidator, Field, Strict, model_validator
+from scipy import stats
+from torch import Generator, Tensor
 
 from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
-from utils.settings import Settings, Width
+from utils.settings import Positive, Settings, Width
 
-MOST_ATOMS = 6  # the law sums over all permutations, and 6! = 720
-MOST_DIMENSIONS = 16  # with them, the matrix that averages over the permutations has 7 million entries
-APART = 1e-6  # positions that are closer are one to float32
+MAX_ATOMS = 6  # the density sums over all permutations, and 6! = 720
+MAX_DIMENSIONS = 16  # with them, the matrix that averages over the permutations has 7 million entries
+MAX_MODES = 720
+MIN_DISTANCE = 1e-6  # positions that are closer are one to float32
+STRAY_PROBABILITY = math.exp(-12.5)  # of an exact sample to be called a stray: beyond 5 widths in two dimensions
 
 RelativeCoordinate = Annotated[float, Field(ge=0, lt=1)]
 Row = Annotated[tuple[RelativeCoordinate, ...], Strict(False)]  # not strict: YAML has lists, no tuples
 
 
-class ToyProblem(Settings):
-    """Gaussian pseudo atoms on a torus: samples of the data, and the exact law at every noise width.
+def _distinct_positions_of_one_dimension(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    if not 1 <= len(rows) <= MAX_ATOMS or not rows[0]:
+        raise ValueError(f"should have 1 to {MAX_ATOMS} atoms with at least one coordinate each")
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("every atom needs the same number of coordinates")
+    if len(rows[0]) > MAX_DIMENSIONS:
+        raise ValueError(f"should have at most {MAX_DIMENSIONS} coordinates an atom")
+    for pair in itertools.combinations(rows, 2):
+        if max(abs((a - b + 0.5) % 1 - 0.5) for a, b in zip(*pair, strict=True)) < MIN_DISTANCE:
+            raise ValueError("two atoms sit at the same place")
+    return rows
 
-    In every method x is (batch, atom, dimension) and sigma is the noise width sigma(t), (batch,), without sigma_d.
+
+Positions = Annotated[tuple[Row, ...], Strict(False), AfterValidator(_distinct_positions_of_one_dimension)]
+
+
+class Component(NamedTuple):
+    """One Gaussian of a mixture: its weight, its width, and the equilibrium relative coordinates, a row an atom."""
+
+    weight: float
+    width: float
+    positions: tuple[tuple[float, ...], ...]
+
+
+class Law(Settings):
+    """A distribution of the data: samples, and the exact density and score at every noise width.
+
+    In every method x is (batch, atom, dimension) in [0,1) and sigma is the noise width sigma(t), (batch,).
     """
 
-    equilibrium_relative_coordinates: Annotated[tuple[Row, ...], Strict(False)]
-    sigma_d: Width
     permutation_symmetric: bool
 
-    @field_validator("equilibrium_relative_coordinates")
-    @classmethod
-    def _distinct_positions_of_one_dimension(cls, rows):
-        if not 1 <= len(rows) <= MOST_ATOMS or not rows[0]:
-            raise ValueError(f"should have 1 to {MOST_ATOMS} atoms with at least one coordinate each")
-        if len({len(row) for row in rows}) > 1:
-            raise ValueError("every atom needs the same number of coordinates")
-        if len(rows[0]) > MOST_DIMENSIONS:
-            raise ValueError(f"should have at most {MOST_DIMENSIONS} coordinates an atom")
-        if any(
-            max(abs((a - b + 0.5) % 1 - 0.5) for a, b in zip(*pair, strict=True)) < APART
-            for pair in itertools.combinations(rows, 2)
-        ):
-            raise ValueError("two atoms sit at the same place")
-        return rows
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The Gaussians of the mixture; their weights need not sum to 1."""
+        raise NotImplementedError
 
     @property
     def shape(self) -> tuple[int, int]:
         """(number of atoms, spatial dimension)."""
-        return len(self.equilibrium_relative_coordinates), len(self.equilibrium_relative_coordinates[0])
+        positions = self.components[0].positions
+        return len(positions), len(positions[0])
 
     @property
     def assignments(self) -> list[tuple[int, ...]]:
-        """The permutations that the law sums over: entry i of each is the site of atom i."""
+        """The permutations that the density sums over: entry i of each is the site of atom i."""
         sites = tuple(range(self.shape[0]))
         return list(itertools.permutations(sites)) if self.permutation_symmetric else [sites]
 
+    @property
+    def mean_width(self) -> float:
+        """The weighted mean of the components' widths, which sets the length scale of pictures."""
+        total = sum(component.weight for component in self.components)
+        return sum(component.weight * component.width for component in self.components) / total
+
     def modes(self, like: Tensor | None = None) -> Tensor:
-        """Return the modes of the law, (mode, atom, dimension); dtype and device follow `like`."""
-        sites = torch.tensor(self.equilibrium_relative_coordinates)
-        return sites[torch.tensor(self.assignments)].to(like if like is not None else sites)
+        """Return the modes, (mode, atom, dimension), by component, then permutation; dtype and device as `like`."""
+        modes = self._sites()[:, torch.tensor(self.assignments)].flatten(0, 1)
+        return modes.to(like) if like is not None else modes.float()
 
-    def nearest_mode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the minimal image of x minus its nearest mode, shaped like x, and that mode's index, (batch,)."""
+    def mode_weights(self) -> Tensor:
+        """Return the probability of each mode, (mode,), float64."""
+        weights = torch.tensor([component.weight for component in self.components], dtype=torch.float64)
+        return (weights / weights.sum()).repeat_interleave(len(self.assignments)) / len(self.assignments)
+
+    def mode_widths(self, sigma: Tensor) -> Tensor:
+        """Return the width of every mode at noise sigma, (batch, mode): sqrt(sigma_k^2 + sigma^2)."""
+        return self._widths(sigma).repeat_interleave(len(self.assignments), -1)
+
+    @property
+    def stray_radius(self) -> float:
+        """The distance from the nearest mode, in its widths, beyond which a sample is a stray.
+
+        A quantile of the chi distribution with as many degrees of freedom as components of x, so that exact samples
+        have none in any dimension.
+        """
+        return float(stats.chi(math.prod(self.shape)).isf(STRAY_PROBABILITY))
+
+    def nearest_mode(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the displacement of x from its nearest mode (like x), the mode's index and its width, (batch,) each.
+
+        Nearest is the mode from which x is the fewest of the mode's own widths away.
+        """
         u = displacement(x[:, None], self.modes(x))  # (batch, mode, atom, dimension)
-        index = u.square().sum((-2, -1)).argmin(1)
-        return u[torch.arange(len(x), device=x.device), index], index
+        widths = self.mode_widths(sigma)
+        index = (u.square().sum((-2, -1)) / widths**2).argmin(1)
+        chosen = torch.arange(len(x), device=x.device), index
+        return u[chosen], index, widths[chosen]
 
-    def effective_sigma(self, sigma: Tensor) -> Tensor:
-        """Return sqrt(sigma_d^2 + sigma^2), the width of one mode of the noised law."""
-        return torch.sqrt(self.sigma_d**2 + sigma**2)
+    def standardised(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return the displacement of x from its nearest mode over that mode's width at noise sigma, like x, float64."""
+        u, _, width = self.nearest_mode(x, sigma.double())
+        return u.double() / width[:, None, None]
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw n configurations of the data, (n, atom, dimension). They are not permuted: atom i sits at mu_i."""
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Draw n configurations of the data, (n, atom, dimension). They are not permuted: atom i sits at mu_k,i."""
+        widths = torch.tensor([component.width for component in self.components])
+        chosen = _choose(torch.tensor([component.weight for component in self.components]), n, generator)
         noise = torch.randn(n, *self.shape, generator=generator)
-        return wrap(torch.tensor(self.equilibrium_relative_coordinates) + self.sigma_d * noise)
+        return wrap(self._sites().float()[chosen] + widths[chosen][:, None, None] * noise)
 
     def permuted(self, x: Tensor) -> Tensor:
-        """Return x under all permutations that the law sums over, (assignment x batch, atom, dimension)."""
+        """Return x under all permutations that the density sums over, (assignment x batch, atom, dimension)."""
         return x[:, torch.tensor(self.assignments, device=x.device)].transpose(0, 1).flatten(0, 1)
 
-    def sample_noised(self, sigma: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one configuration for each sigma, (batch,), from the law that `log_density` describes."""
-        modes = self.modes(sigma)
-        chosen = torch.randint(len(modes), sigma.shape, generator=generator)
+    def sample_noised(self, sigma: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw one configuration for each sigma, (batch,), from the distribution that `log_density` describes."""
+        chosen = _choose(self.mode_weights(), len(sigma), generator, always=True)
         noise = torch.randn(len(sigma), *self.shape, generator=generator, dtype=sigma.dtype)
-        return wrap(modes[chosen] + self.effective_sigma(sigma)[:, None, None] * noise)
+        width = self.mode_widths(sigma)[torch.arange(len(sigma)), chosen]
+        return wrap(self.modes(sigma)[chosen] + width[:, None, None] * noise)
 
     def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return log p(x; sigma), (batch,), in nats."""
         return torch.logsumexp(self.log_terms(x, sigma), -1)
 
     def log_terms(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return the logarithms of the terms of p, (batch, assignment), each a sum over the components of x."""
-        terms = self._log_terms(*self._to_sites(x, sigma))
-        return terms - math.log(terms.shape[-1])
+        """Return the logarithms of the terms of p, (batch, mode), each a sum over the components of x."""
+        return self._log_terms(*self._to_sites(x, sigma)) + self.mode_weights().log().to(x)
 
     def ridge_distance(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return by how many nats the best assignment outweighs the second best, (batch,); 0 is on top of a ridge.
+        """Return by how many nats the best mode outweighs the second best, (batch,); 0 is on top of a ridge.
 
-        Across a permutation ridge the score turns from one mode to another. With one assignment there is none: inf.
+        Across a ridge the score turns from one mode to another. With a single mode there is none: inf.
         """
         log_terms = self.log_terms(x, sigma)
         if log_terms.shape[-1] == 1:
@@ -117,21 +164,82 @@ class ToyProblem(Settings):
         return best[:, 0] - best[:, 1]
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return grad_x log p(x; sigma), like x: each assignment's score, weighted by its share of the density."""
+        """Return grad_x log p(x; sigma), like x: each mode's score, weighted by its share of the density."""
         u, width = self._to_sites(x, sigma)
-        weights = torch.softmax(self._log_terms(u, width), -1)  # (batch, assignment)
-        scores = self._assigned(wrapped_normal_score(u, width))  # (batch, assignment, atom, dimension)
+        log_weights = self.mode_weights().log()
+        weights = torch.softmax(self._log_terms(u, width) + (log_weights - log_weights.max()).to(x), -1)
+        scores = self._assigned(wrapped_normal_score(u, width))  # (batch, mode, atom, dimension)
         return (weights[:, :, None, None] * scores).sum(1)
 
+    def _sites(self):
+        """Return the positions of all components, (component, atom, dimension), float64."""
+        return torch.tensor([component.positions for component in self.components], dtype=torch.float64)
+
+    def _widths(self, sigma):
+        """Return the width of every component at noise sigma, (batch, component)."""
+        squares = torch.tensor([c.width**2 for c in self.components], dtype=sigma.dtype, device=sigma.device)
+        return torch.sqrt(squares + sigma[..., None] ** 2)
+
     def _to_sites(self, x, sigma):
-        """Return the displacement of every atom from every site, (batch, atom, site, dimension), and its width."""
-        sites = torch.tensor(self.equilibrium_relative_coordinates, dtype=x.dtype, device=x.device)
-        return displacement(x[:, :, None, :], sites), self.effective_sigma(sigma)[:, None, None, None]
+        """Return the displacement of every atom from every site, (batch, component, atom, site, dimension), and its
+        width."""
+        sites = self._sites().to(x)[:, None]  # (component, 1, site, dimension)
+        return displacement(x[:, None, :, None, :], sites), self._widths(sigma)[:, :, None, None, None]
 
     def _log_terms(self, u, width):
-        return self._assigned(wrapped_normal_log_density(u, width)).sum((-2, -1))  # (batch, assignment)
+        return self._assigned(wrapped_normal_log_density(u, width)).sum((-2, -1))  # (batch, mode)
 
     def _assigned(self, pairs):
-        """Pick each atom's entry for its site: (batch, atom, site, ...) -> (batch, assignment, atom, ...)."""
+        """Pick each atom's entry for its site: (batch, component, atom, site, ...) -> (batch, mode, atom, ...)."""
         atoms = torch.arange(self.shape[0], device=pairs.device)
-        return pairs[:, atoms, torch.tensor(self.assignments, device=pairs.device)]
+        return pairs[:, :, atoms, torch.tensor(self.assignments, device=pairs.device)].flatten(1, 2)
+
+
+def _choose(weights: Tensor, n: int, generator: Generator | None, always: bool = False) -> Tensor:
+    """Return n random indices with these weights; where there is no choice, no random number is drawn but `always`."""
+    if len(weights) == 1 and not always:
+        return torch.zeros(n, dtype=torch.long)
+    if bool((weights == weights[0]).all()):
+        return torch.randint(len(weights), (n,), generator=generator)
+    return torch.multinomial(weights, n, replacement=True, generator=generator)
+
+
+class ToyProblem(Law):
+    """The pseudo atoms: one isotropic Gaussian of width sigma_d about their equilibrium relative coordinates."""
+
+    type: Literal["gaussian"] = "gaussian"
+    equilibrium_relative_coordinates: Positions
+    sigma_d: Width
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The one Gaussian."""
+        return (Component(1.0, self.sigma_d, self.equilibrium_relative_coordinates),)
+
+
+class Gaussian(Settings):
+    """One component of a mixture, as it stands in the YAML file."""
+
+    weight: Positive
+    sigma_d: Width
+    equilibrium_relative_coordinates: Positions
+
+
+class GaussianMixture(Law):
+    """Any number of Gaussians, each with a weight, a width and positions of its own. The weights need not sum to 1."""
+
+    type: Literal["gaussian_mixture"] = "gaussian_mixture"
+    gaussians: Annotated[tuple[Gaussian, ...], Strict(False), Field(min_length=1)]
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The Gaussians."""
+        return tuple(Component(g.weight, g.sigma_d, g.equilibrium_relative_coordinates) for g in self.gaussians)
+
+    @model_validator(mode="after")
+    def _of_one_shape(self):
+        if len({(len(c.positions), len(c.positions[0])) for c in self.components}) > 1:
+            raise ValueError("all gaussians need the same number of atoms and of coordinates an atom")
+        if (modes := len(self.components) * len(self.assignments)) > MAX_MODES:
+            raise ValueError(f"should have at most {MAX_MODES} modes, gaussians times permutations; these are {modes}")
+        return self

@@ -1,20 +1,22 @@
 """How the width sigma(t) of the variance-exploding noise grows with the diffusion time t in [0,1].
 
 The forward process is dx = g dW with g^2 = 2 sigma sigma_dot, so that x_t = x_0 + sigma(t) z (Song et al. 2021).
-A new schedule is a class with sigma and sigma_dot, and its name in the union `NoiseSchedule`.
+A new schedule is a subclass of `NoiseSchedule` with a `type`, sigma and sigma_dot > 0.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from utils.settings import Settings, Width
 
 
-class _Schedule(Settings):
+class NoiseSchedule(Settings):
+    """sigma(t) between sigma_min at t = 0 and sigma_max at t = 1; sigma_dot is positive everywhere."""
+
     sigma_min: Width
     sigma_max: Width
 
@@ -24,8 +26,16 @@ class _Schedule(Settings):
             raise ValueError("sigma_min must be smaller than sigma_max")
         return self
 
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return the noise width at times t, shaped like t."""
+        raise NotImplementedError
 
-class ExponentialSchedule(_Schedule):
+    def sigma_dot(self, t: Tensor) -> Tensor:
+        """Return d sigma / dt at times t, shaped like t."""
+        raise NotImplementedError
+
+
+class ExponentialSchedule(NoiseSchedule):
     """sigma(t) = sigma_min (sigma_max / sigma_min)^t, with sigma_dot = L sigma and L = ln(sigma_max / sigma_min)."""
 
     type: Literal["exponential"] = "exponential"
@@ -44,7 +54,7 @@ class ExponentialSchedule(_Schedule):
         return self.rate * self.sigma(t)
 
 
-class LinearSchedule(_Schedule):
+class LinearSchedule(NoiseSchedule):
     """sigma(t) = sigma_min + (sigma_max - sigma_min) t."""
 
     type: Literal["linear"] = "linear"
@@ -56,9 +66,6 @@ class LinearSchedule(_Schedule):
     def sigma_dot(self, t: Tensor) -> Tensor:
         """Return d sigma / dt at times t, shaped like t."""
         return torch.full_like(t, self.sigma_max - self.sigma_min)
-
-
-NoiseSchedule = Annotated[ExponentialSchedule | LinearSchedule, Field(discriminator="type")]
 
 
 def time_grid(number_of_steps: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -1,9 +1,9 @@
-"""The flat torus [0,1)^n and the normal law wrapped around it.
+"""The flat torus [0,1)^n and the normal distribution wrapped around it.
 
 A normal variable of width sigma, taken modulo 1, has the density
 
-    W(u) = sum_k exp(-(u + k)^2 / 2 sigma^2) / sqrt(2 pi sigma^2)             sum over images, fast for narrow laws
-         = 1 + 2 sum_n exp(-2 pi^2 n^2 sigma^2) cos(2 pi n u)                 Fourier series, fast for wide laws
+    W(u) = sum_k exp(-(u + k)^2 / 2 sigma^2) / sqrt(2 pi sigma^2)             sum over images, fast where it is narrow
+         = 1 + 2 sum_n exp(-2 pi^2 n^2 sigma^2) cos(2 pi n u)                 Fourier series, fast where it is wide
 
 (Poisson summation; Jing et al. 2022 use it as the noise kernel on a torus). Taking u as the minimal image first and
 factoring out the nearest image leaves the exponents -k(k + 2u)/2 sigma^2 <= 0, which keeps float32 accurate.
@@ -17,9 +17,7 @@ from torch import Tensor
 
 IMAGES = 3
 HARMONICS = 3
-CROSSOVER_SIGMA = (
-    0.38  # the first term left out is exp(-12 / 2 sigma^2) of the images, exp(-32 pi^2 sigma^2) of Fourier
-)
+CROSSOVER_SIGMA = 0.38  # the first term left out is exp(-12 / 2 sigma^2) of images, exp(-32 pi^2 sigma^2) of Fourier
 
 
 def wrap(x: Tensor) -> Tensor:
@@ -39,7 +37,7 @@ def wrapped_normal_log_density(u: Tensor, sigma: Tensor | float) -> Tensor:
     _, exponents = _images(u, narrow)
     log_sum = -torch.log_softmax(exponents, 0)[IMAGES]  # the nearest image, k = 0, has the exponent 0
     by_images = log_sum - 0.5 * (u / narrow) ** 2 - torch.log(math.sqrt(2 * math.pi) * narrow)
-    if is_narrow.all():  # the rule, and then half of the time is enough
+    if is_narrow.all():  # the usual case: then half of the time is enough
         return by_images
     _, amplitudes, phases = _harmonics(u, wide)
     by_harmonics = torch.log1p((amplitudes * torch.cos(phases)).sum(0))

@@ -1,0 +1,4 @@
+"""Pictures: arrays in, PNG files and videos out. Only this package imports matplotlib.
+
+May import `physics` and `score`.
+"""

@@ -1,119 +1,203 @@
-"""What sets the analysed runs side by side: figures of all of them, and the table of their numbers."""
+"""What sets all analysed runs side by side: figures, the table of their numbers, and the page.
+
+Everything is read from the output folder, so an analysis of a part keeps what was analysed before. Runs of different
+problems are compared with their own exact score, problem by problem.
+"""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from scipy.ndimage import median_filter
 
-from utils.evaluation.registry import HEADLINE
-from utils.files import replacing, sentence
-from utils.plots import comparison_figures, views
-from utils.plots import experiment_figures as figures
-from utils.reports.experiment import Result, band, is_stray
+from utils.evaluation.registry import METRICS
+from utils.evaluation.sample_metrics import radii
+from utils.files import UserError, atomic_write, error_message
+from utils.plots.comparison_figures import comparison_figure, samples_comparison_figure
+from utils.plots.style import save
+from utils.plots.views import Plane, has_plane
+from utils.reports.experiment import band, draw_marginal_distribution
+from utils.reports.formatting import MISSING, half_width, with_interval
+from utils.runs.configuration import Problem
 from utils.runs.curves import read_curves
-from utils.runs.loading import ANALYTICAL, Run, UserError
+from utils.runs.run import ANALYTICAL, BASELINE, Run
+from utils.runs.store import Record
 
 SMOOTHED_EPOCHS = 21
-
-
-def draw_comparison(results: Mapping[Run, Result], output: Path) -> list[str]:
-    """Write the figures that set all runs side by side; return what is wrong with the curves that are left out."""
-    if not results:
-        return []
-    curves = {result.title: result.report.curves for result in results.values()}
-
-    def draw(names: Mapping[str, str], ylabel: str, title: str, signed: bool = False):
-        panes = {heading: {run: band(found[name]) for run, found in curves.items()} for heading, name in names.items()}
-        return comparison_figures.comparison_figure(panes, "diffusion time t", ylabel, title, signed)
-
-    noised, uniform = "under the noised law", "at uniform points"
-    error = draw(
-        {f"error {noised}": "score_error_noised", f"error {uniform}": "score_error_uniform"},
-        "rms of $\\sigma(t)\\,(s_\\theta - s)$",
+FIGURES = {  # name -> title, label of the axis, whether values may be negative, and the panes: heading -> curve
+    "score_error_comparison": (
         "Score error",
-    )
-    residual = draw(
-        {f"residual {noised}": "residual_score_fpe_noised", f"residual {uniform}": "residual_score_fpe_uniform"},
-        "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$",
+        "rms of $\\sigma(t)\\,(s_\\theta - s)$",
+        False,
+        {"error at noised points": "score_error_noised", "error at uniform points": "score_error_uniform"},
+    ),
+    "residual_comparison": (
         "Residual of the score's Fokker-Planck equation",
-    )
-    gap = draw(
+        "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$",
+        False,
         {
-            uniform: "consistency_gap_uniform",
-            f"{uniform}, less the exact score's": "consistency_excess_uniform",
-            f"{noised}, less the exact score's": "consistency_excess_noised",
+            "residual at noised points": "residual_score_fpe_noised",
+            "residual at uniform points": "residual_score_fpe_uniform",
         },
-        "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)",
+    ),
+    "consistency_comparison": (
         "Consistency gap",
-        signed=True,
-    )
-    for name, picture in (("score_error", error), ("residual", residual), ("consistency", gap)):
-        figures.save(picture, output / f"{name}_comparison.png")
-    faults = draw_learning_curves(results, output)
-    with_plane = [r for r in results.values() if views.has_plane(r.configuration.toy_problem)]
-    if with_plane:
-        problem = with_plane[0].configuration.toy_problem
-        points = {r.title: r.samples.flatten(1)[:, :2].numpy() for r in with_plane}
-        strays = {r.title: is_stray(r.samples, r.configuration).numpy() for r in with_plane}
-        modes = problem.modes().flatten(1)[:, :2].numpy()
-        title = f"{len(with_plane[0].samples):,} samples of each"
-        picture = comparison_figures.samples_comparison_figure(points, modes, strays, title)
-        figures.save(picture, output / "samples_comparison.png")
+        "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)",
+        True,
+        {
+            "at uniform points": "consistency_gap_uniform",
+            "difference to the exact score's, uniform": "consistency_error_uniform",
+            "difference to the exact score's, noised": "consistency_error_noised",
+        },
+    ),
+    "drift_comparison": (
+        "Along the sampler, from t = 1 to 0",
+        "at time t of the sampler",
+        True,
+        {"drift of the samples, nats": "law_drift", "share beyond the stray radius": "stray_fraction"},
+    ),
+}
+LEARNING_CURVES = {
+    "excess_loss/validation": "score-matching loss above that of the exact score",
+    "path_kl_in_nats/validation": "path KL, nats",
+}
+
+
+def read_records(output: Path, problems: list[str]) -> list[Record]:
+    """Return every run found: the exact score, the baseline, then by name. What is unreadable is added to problems."""
+    records = []
+    for path in sorted(output.glob("*/*/metrics.json")):
+        try:
+            records.append(Record.read(path))
+        except UserError as error:
+            problems.append(str(error))
+    order = {ANALYTICAL: 0, BASELINE: 1}
+    return sorted(records, key=lambda r: (order.get(r.facts["experiment"], 2), r.facts["experiment"], r.facts["run"]))
+
+
+def by_problem(records: Sequence[Record]) -> list[list[Record]]:
+    """Return the records of each problem, that of base_config.yaml first."""
+    problems = {record.problem_in_words: record.problem for record in records}
+    return [[record for record in records if record.problem == problems[words]] for words in sorted(problems)]
+
+
+def compare(output: Path) -> tuple[str, list[str]]:
+    """Write the figures and summary.csv of everything analysed in a folder; return the table of the headline numbers,
+    and a line on each thing that is left out."""
+    problems: list[str] = []
+    records = read_records(output, problems)
+    groups = by_problem(records)
+    for name in [*FIGURES, "samples_comparison", "learning_curves", "marginal_distribution"]:
+        for path in output.glob(f"{name}*.png"):  # of runs that may be gone
+            path.unlink()
+    for number, group in enumerate(groups, 1):
+        problems += _draw(group, output, f"_{number}" if number > 1 else "")
+    write_summary(records, output)
+    tables = [summary_table(group) for group in groups]
+    if len(tables) > 1:
+        tables = [f"Problem: {name_of(group[0])}\n{table}" for group, table in zip(groups, tables, strict=True)]
+    return "\n\n".join(tables), problems
+
+
+def _draw(records: Sequence[Record], output: Path, ending: str) -> list[str]:
+    """Write the figures of one problem; return what is wrong with the files that are left out."""
+    problem, words = records[0].problem, records[0].problem_in_words
+    about = f"\n{words}" if words else ""
+    for name, (title, label, signed, headings) in FIGURES.items():
+        panes = {
+            heading: {record.title: band(record.curves[curve]) for record in records if curve in record.curves}
+            for heading, curve in headings.items()
+        }
+        x_label = "time t of the sampler" if name == "drift_comparison" else "diffusion time t"
+        save(comparison_figure(panes, x_label, label, title + about, signed), output / f"{name}{ending}.png")
+    draw_marginal_distribution(problem, output / f"marginal_distribution{ending}.png")
+    return _draw_samples(records, problem, output, ending) + _draw_learning_curves(records, output, ending)
+
+
+def name_of(record: Record) -> str:
+    """Return what the problem of a record is called."""
+    return record.problem_in_words or "as in base_config.yaml"
+
+
+def _draw_samples(records: Sequence[Record], problem: Problem, output: Path, ending: str) -> list[str]:
+    law, points, strays, faults = problem.toy_problem, {}, {}, []
+    if not has_plane(law):
+        return []
+    plane, sigma = Plane(law), problem.noise_schedule.sigma(torch.zeros((), dtype=torch.float64))
+    for record in records:
+        try:
+            with np.load(record.folder / "samples.npz") as file:
+                x = torch.from_numpy(file["samples"])
+        except (OSError, ValueError, KeyError) as error:
+            faults.append(f"{record.folder / 'samples.npz'}: {error_message(error)}")
+            continue
+        x = x[plane.holds(x, sigma)]
+        points[record.title] = x.flatten(1)[:, :2].numpy()
+        strays[record.title] = (radii(law, x, sigma) > law.stray_radius).numpy()
+    if points:
+        title = f"Samples, those in the {plane.note}" if plane.is_slice else "Samples"
+        save(samples_comparison_figure(points, strays, plane, title), output / f"samples_comparison{ending}.png")
     return faults
 
 
-def draw_learning_curves(results: Mapping[Run, Result], output: Path) -> list[str]:
-    """Write learning_curves.png from the curves.csv of the runs; return a sentence for each that cannot be read."""
-    kinds = {
-        "excess_loss/validation": "score-matching loss above that of the exact score",
-        "path_kl_in_nats/validation": "path KL, nats",
-    }
-    panes: dict[str, dict] = {name: {} for name in kinds.values()}
+def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) -> list[str]:
+    panes: dict[str, dict] = {name: {} for name in LEARNING_CURVES.values()}
     faults = []
-    for run, result in results.items():
-        if run.experiment == ANALYTICAL:
+    for record in records:
+        if record.is_control:
             continue
         try:
-            curves = read_curves(run.curves_file)
+            curves = read_curves(Run(record.facts["experiment"], record.facts["run"]).curves_file)
         except (UserError, OSError) as error:
-            faults.append(sentence(error))
+            faults.append(error_message(error))
             continue
-        for column, name in kinds.items():
-            smooth = median_filter(curves[column], SMOOTHED_EPOCHS, mode="nearest")  # or the noise hides the others
-            panes[name][result.title] = (curves["epoch"] + 1, smooth, None)
-    (output / "learning_curves.png").unlink(missing_ok=True)  # that of other runs
+        width = min(SMOOTHED_EPOCHS, len(curves["epoch"]))
+        for column, name in LEARNING_CURVES.items():
+            smooth = median_filter(curves[column], width, mode="nearest")  # or the noise hides the others
+            panes[name][record.title] = (curves["epoch"] + 1, smooth, None)
     if any(panes.values()):
-        title = f"Learning curves (running medians of {SMOOTHED_EPOCHS} epochs)"
-        picture = comparison_figures.comparison_figure(panes, "epoch", "on the validation set", title)
-        figures.save(picture, output / "learning_curves.png")
+        title = f"Learning curves (running medians of at most {SMOOTHED_EPOCHS} epochs)"
+        picture = comparison_figure(panes, "epoch", "on the validation set", title)
+        save(picture, output / f"learning_curves{ending}.png")
     return faults
 
 
-def write_summary(results: Mapping[Run, Result], output: Path) -> None:
-    """Write summary.csv, a row for each run and all its numbers, and print the headline ones as a table."""
-    if not results:
-        return
-    names = list(dict.fromkeys(name for result in results.values() for name in result.report.estimates))
-    with replacing(output / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+def write_summary(records: Sequence[Record], output: Path) -> None:
+    """Write summary.csv: a row for each run, with all its numbers and their standard errors."""
+    names = list(dict.fromkeys(name for record in records for name in record.estimates))
+    with atomic_write(output / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = [column for name in names for column in (name, f"{name}_standard_error")]
-        writer.writerow(["experiment", "run", "oracle", "training_seed", *columns])
-        for run, (_, configuration, report, _) in results.items():
-            numbers = [v for n in names for v in report.estimates.get(n, (None, None))[:2]]
-            writer.writerow([run.experiment, run.name, configuration.is_oracle, configuration.seed, *numbers])
-    print("\n" + summary_table(results))
+        writer.writerow(["experiment", "run", "problem", "oracle", "training_seed", *columns])
+        for record in records:
+            facts = [record.facts[key] for key in ("experiment", "run", "oracle", "training_seed")]
+            numbers = [v for name in names for v in record.estimates.get(name, (None, None))[:2]]
+            writer.writerow([*facts[:2], record.problem_in_words, *facts[2:], *numbers])
 
 
-def summary_table(results: Mapping[Run, Result]) -> str:
-    """Return the headline numbers, a line for each run, with the error of the last digit in brackets."""
-    titles = [result.title + (" (oracle)" if result.configuration.is_oracle else "") for result in results.values()]
-    width = max(map(len, titles))
-    lines = [" " * width + "".join(f" {heading:>11}" for heading, _ in HEADLINE.values())]
-    for title, result in zip(titles, results.values(), strict=True):
-        found = ((result.report.estimates.get(name), factor) for name, (_, factor) in HEADLINE.items())
-        lines.append(f"{title:{width}}" + "".join(f" {str(e.scaled(f)) if e else '-':>11}" for e, f in found))
-    lines.append("path KL and ODE KL in nats, W2 in relative coordinates, (n): standard error of the last digit")
-    if any(result.configuration.is_oracle for result in results.values()):
-        lines.append("oracle: its training is told the answer")
+def headline() -> dict[str, str]:
+    """Return the heading of each headline metric in a table, by name."""
+    shown = (metric for metric in METRICS.values() if metric.headline)
+    return {metric.name: metric.heading for metric in shown}
+
+
+def summary_table(records: Sequence[Record]) -> str:
+    """Return the headline numbers as text, a line for each run."""
+    rows = [["", *headline().values()]]
+    for record in records:
+        title = record.title + (" (oracle)" if record.facts["oracle"] else "")
+        title = title.replace("_regularizer", "") if title != BASELINE else title
+        rows.append([title, *(_cell(record, name) for name in headline())])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append("±: half of the 95 % interval of the measurement; other seeds differ by more (docs/pictures.md)")
+    if any(record.facts["oracle"] for record in records):
+        lines.append("oracle: its training uses the exact score")
     return "\n".join(lines)
+
+
+def _cell(record: Record, name: str) -> str:
+    estimate, factor = record.estimates.get(name), METRICS[name].factor
+    return with_interval(factor * estimate.value, factor * half_width(estimate), 1) if estimate else MISSING

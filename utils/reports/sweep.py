@@ -1,4 +1,4 @@
-"""What a sweep shows: tables of means over seeds, with intervals and paired differences; figures against the weight."""
+"""What a sweep shows: tables of means over seeds with paired differences, and figures against the weight."""
 
 import csv
 import json
@@ -8,168 +8,156 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from utils.files import replacing
-from utils.plots import comparison_figures
-from utils.plots import experiment_figures as figures
-from utils.sweeps.groups import Group
-from utils.sweeps.paired import Difference, Mean
-from utils.sweeps.results import METRICS
-
-SHOWN = {  # metric -> heading and factor of the tables
-    "path_kl": ("path KL, nats", 1),
-    "stray_fraction": ("strays, %", 100),
-    "ode_kl": ("ODE KL, nats", 1),
-    "residual_score_fpe_noised": ("FP residual", 1),
-    "consistency_excess_noised": ("excess gap, 1e-3", 1e3),
-}
-PAIRED = ("path_kl", "stray_fraction", "ode_kl")  # those whose paired difference is shown as well
-PANES = (*PAIRED, "residual_score_fpe_noised")
+from utils.evaluation.registry import METRICS, Metric
+from utils.files import UserError, atomic_write, error_message
+from utils.plots.style import save
+from utils.plots.sweep_figures import weights_figure
+from utils.reports.formatting import EXPLANATION, MISSING, with_interval
+from utils.reports.page import write_page
+from utils.runs.checkpoints import is_finished
+from utils.runs.loading import read_configuration
+from utils.runs.run import find_runs
+from utils.runs.store import evaluated
+from utils.score.samplers import Sampling
+from utils.sweeps.paired import Group, Mean, groups
+from utils.sweeps.results import read_results, row_of, write_results
 
 
-def regime_title(regime: str) -> str:
-    """Return what a regime is called in a table: without what the plateau schedule has and another one has not."""
-    settings = [words for words in regime.split(", ") if not re.fullmatch(r"scheduler\.\w+=null", words)]
-    return ", ".join(settings) or "as shipped, but for the regularizer"
+def report_sweep(
+    name: str, experiments: Sequence[str] | None, sampling: Sampling, results: Path, output: Path
+) -> list[str]:
+    """Write and print what the finished runs of a sweep say over seeds; return a line on each run that is left out.
+
+    Runs are known by what was trained: a row of the results file counts whatever its run is called. What neither the
+    file nor the run's metrics.json holds is evaluated. Raises UserError where there is nothing to show.
+    """
+    runs, rows, problems, chosen = find_runs(name, experiments), read_results(results, sampling), [], []
+    for run in tqdm(runs, "evaluated", unit="run", disable=None if runs else True):
+        try:
+            if not is_finished(run):
+                problems.append(f"{run.title}: not finished, left out")
+                continue
+            key = read_configuration(run.configuration_file).key()
+            if key not in rows:
+                rows[key] = row_of(evaluated(run, sampling))
+            chosen.append(key)
+        except (UserError, OSError) as error:
+            problems.append(f"{run.title}: {error_message(error)}")
+    chosen = chosen or [key for key, row in rows.items() if row["run"].startswith(f"{name}/")]
+    if not chosen:
+        begun = (
+            f"no run of the sweep {name!r} has finished ({len(runs)} begun)" if runs else f"no sweep {name!r} is here"
+        )
+        command = "python -m training.sweep --config FILE"
+        raise UserError("\n".join([f"{begun}; train it with `{command}`, FILE having `name: {name}`", *problems]))
+    write_results(results, rows.values())
+    found = groups([rows[key] for key in chosen], rows.values())
+    folder = output / "sweeps" / name
+    write_sweep(found, folder, name)
+    page, left_out = write_page(output)
+    print(plain(found))
+    print(f"\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}")
+    return problems + left_out
 
 
-def headings() -> list[str]:
-    """Return the headings of a table."""
-    columns = ["training", "seeds"]
-    for metric, (heading, _) in SHOWN.items():
-        columns += [heading, "difference"] if metric in PAIRED else [heading]
-    return columns
+def shown() -> list[Metric]:
+    """Return the metrics of the tables."""
+    return [metric for metric in METRICS.values() if metric.headline]
 
 
-def label(group: Group) -> str:
-    """Return what a group is called in a table, oracles as such."""
-    return group.title + (" (oracle)" if group.oracle else "")
+def heading_of(settings: str) -> str:
+    """Return the heading of a table: the training settings, without the plateau-only keys that are null elsewhere."""
+    words = [word for word in settings.split(", ") if not re.fullmatch(r"scheduler\.\w+=null", word)]
+    return ", ".join(words) or "as shipped, but for the regularizer"
 
 
-def cells(group: Group) -> list[str]:
-    """Return the row of a group: means with bootstrap intervals; paired ones with Student's, * where significant."""
-    row = [label(group), str(max(mean.seeds for mean in group.means.values()))]
-    for metric, (_, factor) in SHOWN.items():
-        row.append(mean_text(group.means.get(metric), factor))
-        if metric in PAIRED:
-            row.append(difference_text(group.differences.get(metric), factor))
-    return row
+def by_settings(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Return the groups under the training settings that they share."""
+    names = dict.fromkeys(group.row["training_settings"] for group in groups)
+    return {name: [group for group in groups if group.row["training_settings"] == name] for name in names}
 
 
-def mean_text(mean: Mean | None, factor: float = 1) -> str:
-    """Return `0.034 [0.029, 0.040]`, without an interval where there is one seed, or all have the same number."""
-    if mean is None or not math.isfinite(mean.value):
-        return "-"
-    if not math.isfinite(mean.low) or mean.low == mean.high:
-        return f"{factor * mean.value:.3g}"
-    places = _places(factor * max(mean.high - mean.low, 1e-12), factor * mean.value)
-    value, low, high = (f"{factor * v:.{places}f}" for v in (mean.value, mean.low, mean.high))
-    return f"{value} [{low}, {high}]"
+def table(groups: Sequence[Group]) -> list[list[str]]:
+    """Return rows of text, the headings first."""
+    headings = ["training", "seeds"]
+    for metric in shown():
+        headings += [metric.heading, "difference"] if metric.paired else [metric.heading]
+    rows = []
+    for group in groups:
+        row = [group.title + (" (oracle)" if group.oracle else ""), str(len(group.runs))]
+        for metric in shown():
+            row.append(_text(group.mean(metric.name), metric.factor))
+            if metric.paired:
+                row.append(_text(group.difference(metric.name), metric.factor, sign=True))
+        rows.append(row)
+    return [headings, *rows]
 
 
-def difference_text(difference: Difference | None, factor: float = 1) -> str:
-    """Return `-0.006 +- 0.005 *`, with * where 0 is outside the interval."""
-    if difference is None or not math.isfinite(difference.value):
-        return ""
-    if not math.isfinite(difference.low):
-        return f"{factor * difference.value:+.3g}"
-    half = factor * (difference.high - difference.low) / 2
-    places = _places(half, factor * difference.value)
-    return f"{factor * difference.value:+.{places}f} ± {half:.{places}f}" + (" *" if difference.is_significant else "")
-
-
-def _places(width, value):
-    """Return the decimals that show two digits of an interval's width."""
-    scale = width if width > 1e-9 else abs(value)
-    return min(max(1 - math.floor(math.log10(scale)), 0), 6) if scale > 1e-9 else 0
+def _text(mean: Mean | None, factor: float, sign: bool = False) -> str:
+    if mean is None:
+        return "" if sign else MISSING
+    text = with_interval(factor * mean.value, factor * mean.half_width, sign=sign)
+    return text + (" *" if sign and mean.is_not_zero else "")
 
 
 def plain(groups: Sequence[Group]) -> str:
-    """Return the table of some groups for a terminal, a heading for each regime."""
+    """Return the tables for a terminal."""
     lines = []
-    for regime in dict.fromkeys(group.regime for group in groups):
-        table = [headings(), *(cells(group) for group in groups if group.regime == regime)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines += ["", regime_title(regime)]
-        lines += [
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "[ ]: 95 % over seeds, bootstrap (with few seeds too narrow: with five it covers about 85 %).",
-            "±: 95 %, Student's t, paired by seed. *: not zero.",
-        ]
-    )
+    for settings, some in by_settings(groups).items():
+        rows = table(some)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines += ["", heading_of(settings)]
+        lines += ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", EXPLANATION])
 
 
 def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
-    """Write summary.csv with all numbers, table.json for the page, and a figure of each regime with several weights."""
-    with replacing(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    """Write summary.csv with all metrics, table.json for the page, and a figure for each table with several weights."""
+    names = [name for name in METRICS if any(name in group.row for group in groups)]
+    with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        parts = ("mean", "low", "high", "seeds", "difference", "difference_low", "difference_high", "p_value")
-        columns = [f"{metric}_{part}" for metric in METRICS for part in parts]
-        writer.writerow(["sweep", "experiment", "regime", "setting", "weight", "oracle", *columns])
+        parts = ("mean", "half_width", "difference", "difference_half_width", "p_value")
+        facts = ("experiment", "training_settings", "regularizer_settings", "weight", "oracle")
+        writer.writerow([*facts, "seeds", *(f"{name}_{part}" for name in names for part in parts)])
         for group in groups:
             numbers: list[object] = []
-            for metric in METRICS:
-                numbers += group.means.get(metric, [""] * 4)
-                numbers += group.differences[metric][:4] if metric in group.differences else [""] * 4
-            facts = (group.sweep, group.experiment, group.regime, group.setting, group.weight, group.oracle)
-            writer.writerow([*facts, *numbers])
-    content = {
-        "title": title,
-        "headings": headings(),
-        "regimes": {
-            regime_title(regime): [cells(group) for group in groups if group.regime == regime]
-            for regime in dict.fromkeys(group.regime for group in groups)
-        },
-    }
-    with replacing(folder / "table.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for name, picture in weights_figures(groups, "weights").items():
-        figures.save(picture, folder / f"{name}.png")
+            for name in names:
+                mean, difference = group.mean(name), group.difference(name)
+                numbers += mean[:2] if mean else ("", "")
+                numbers += difference[:3] if difference else ("", "", "")
+            writer.writerow([*(group.row[fact] for fact in facts), len(group.runs), *numbers])
+    tables = {heading_of(settings): table(some) for settings, some in by_settings(groups).items()}
+    with atomic_write(folder / "table.json") as temporary:
+        temporary.write_text(json.dumps({"title": title, "tables": tables}, indent=1) + "\n", encoding="utf-8")
+    for path in folder.glob("weights*.png"):
+        path.unlink()
+    figures = [(s, panes) for s, some in by_settings(groups).items() if (panes := weights_panes(some))]
+    for number, (settings, panes) in enumerate(figures, 1):
+        ending = f"_{number}" if number > 1 else ""
+        save(weights_figure(panes, heading_of(settings)), folder / f"weights{ending}.png")
 
 
-def weights_figures(groups: Sequence[Group], name: str) -> dict[str, figures.Figure]:
-    """Return a figure for each regime in which a regularizer has several weights: name, name_2, ..."""
-    found = {}
-    for regime in dict.fromkeys(group.regime for group in groups):
-        picture = weights_figure([group for group in groups if group.regime == regime], regime)
-        if picture is not None:
-            found[f"{name}_{len(found) + 1}" if found else name] = picture
-    return found
-
-
-def weights_figure(groups: Sequence[Group], regime: str) -> figures.Figure | None:
-    """Return the metrics of PANES against the weight, a curve for each regularizer with several weights, or None.
-
-    Groups come as `sweep_results.groups` returns them, in the order of their weights.
-    """
+def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.ndarray]], np.ndarray | None]]:
+    """Return the panes of `weights_figure`: a curve for each regularizer with several weights; nothing without any."""
     curves: dict[str, list[Group]] = {}
     for group in groups:
         if group.weight is not None:
-            name = ", ".join(filter(None, [group.experiment, group.setting]))
+            name = ", ".join(filter(None, [group.row["experiment"], group.row["regularizer_settings"]]))
             curves.setdefault(name, []).append(group)
-    curves = {name: found for name, found in curves.items() if len(found) > 1}
-    baseline = next((group for group in groups if group.weight is None), None)
+    curves = {name: some for name, some in curves.items() if len(some) > 1}
     if not curves:
-        return None
+        return {}
+    baseline = next((group for group in groups if group.weight is None), None)
+    panes = {}
+    for metric in sorted(shown(), key=lambda metric: not metric.paired)[:4]:
+        lines = {name: np.transpose([[g.weight, *_interval(g, metric)] for g in some]) for name, some in curves.items()}
+        panes[metric.heading] = ({n: list(line) for n, line in lines.items()}, baseline and _interval(baseline, metric))
+    return panes
 
-    def interval(group, metric):
-        known = group.means.get(metric, (math.nan,) * 3)
-        return SHOWN[metric][1] * np.array(known[:3])
 
-    panes = {
-        SHOWN[metric][0]: (
-            {
-                name: (np.array([g.weight for g in found]), *np.transpose([interval(g, metric) for g in found]))
-                for name, found in curves.items()
-            },
-            interval(baseline, metric) if baseline and metric in baseline.means else None,
-        )
-        for metric in PANES
-        if any(metric in group.means for found in curves.values() for group in found)
-    }
-    return comparison_figures.weights_figure(panes, regime_title(regime))
+def _interval(group: Group, metric: Metric) -> np.ndarray:
+    mean = group.mean(metric.name)
+    value, half = (mean.value, mean.half_width) if mean else (math.nan, math.nan)
+    return metric.factor * np.array([value, value - half, value + half])

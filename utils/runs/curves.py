@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.files import replacing
-from utils.runs.loading import UserError
+from utils.files import UserError, atomic_write
 
 COLUMNS = (
     "epoch",
@@ -21,24 +20,24 @@ COLUMNS = (
     "regularizer/training",
     "learning_rate",
 )
-HEADING = ",".join(COLUMNS) + "\n"
+HEADING = ",".join(COLUMNS)
 
 
 class Curves:
     """The file of a run, to which a training adds; one that is resumed keeps the epochs that it has done.
 
-    Rows that are damaged or missing are counted on the standard error stream: no training is lost for them.
+    Epochs that are damaged or missing are counted on the standard error stream: no training is lost for them.
     """
 
     def __init__(self, path: Path, epochs_done: int):
         self.path = path
-        lines = (_lines(path) or []) if path.exists() else []
-        rows = {row[0]: line for line in lines if (row := _row(line)) and row[0] < epochs_done}
-        if missing := epochs_done - len(rows):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:] if path.exists() else []
+        kept = {row[0]: line for line in lines if (row := _row(line)) and row[0] < epochs_done}
+        if missing := epochs_done - len(kept):
             text = "damaged or missing; the training goes on, and its learning curves leave them out"
             print(f"{path}: {missing} of {epochs_done} epochs are {text}", file=sys.stderr)
-        with replacing(path) as temporary:
-            temporary.write_text(HEADING + "".join(rows.values()), encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text("\n".join([HEADING, *kept.values(), ""]), encoding="utf-8")
 
     def append(self, epoch: int, scalars: dict[str, float]) -> None:
         """Write the row of one epoch; a column is empty where the epoch has no such scalar."""
@@ -52,20 +51,13 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
 
     Raises UserError where the file is damaged or has no epoch, OSError where it cannot be read.
     """
-    lines = _lines(path)
-    rows = [None] if lines is None else [_row(line) for line in lines if line.endswith("\n")]
-    if None in rows:
-        number = 1 if lines is None else rows.index(None) + 2
-        raise UserError(f"{path}: line {number} is damaged, so there is no learning curve of this run")
-    if not rows:
-        raise UserError(f"{path}: holds no epoch, so there is no learning curve of this run")
+    heading, *lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines(True) or [""]
+    rows = [_row(line) for line in lines if line.endswith("\n")]
+    if heading.strip() != HEADING or None in rows or not rows:
+        number = 1 if heading.strip() != HEADING or not rows else rows.index(None) + 2
+        text = f"line {number} is damaged" if rows else "holds no epoch"
+        raise UserError(f"{path}: {text}, so there is no learning curve of this run")
     return dict(zip(COLUMNS, np.array(rows).T, strict=True))
-
-
-def _lines(path: Path) -> list[str] | None:
-    """Return the lines below the heading, or None where that is another one."""
-    heading, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True) or [""]
-    return lines if heading == HEADING else None
 
 
 def _row(line: str) -> list[float] | None:
@@ -75,4 +67,12 @@ def _row(line: str) -> list[float] | None:
         row = [int(cells[0]), *(float(cell.strip() or "nan") for cell in cells[1:])]
     except ValueError:
         return None
-    return row if len(row) == len(COLUMNS) and line.endswith("\n") and row[0] >= 0 else None
+    return row if len(row) == len(COLUMNS) and row[0] >= 0 else None
+
+
+def epochs_written(path: Path) -> int:
+    """Return how many epochs a training has written so far."""
+    try:
+        return max(path.read_bytes().count(b"\n") - 1, 0)
+    except OSError:
+        return 0

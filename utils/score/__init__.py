@@ -1,0 +1,4 @@
+"""The learned score: networks, their derivatives, the sampler that uses them, and the regularizers.
+
+May import `physics`.
+"""

@@ -3,8 +3,8 @@
 Configurations are flattened here: component i of N and component k of x run over atom x dimension. Two ways agree:
 
 - by automatic differentiation, for any network;
-- by propagating the value and its derivatives forward through the perceptron, layer by layer (Li et al. 2024, "forward
-  Laplacian"): a linear layer acts on all channels alike, and y = phi(a) has
+- by carrying the value and its derivatives forward through the perceptron, layer by layer (forward mode; "forward
+  Laplacian", Li et al. 2024): a linear layer acts on all channels alike, and y = phi(a) has
 
       y_k = phi'(a) a_k,        y_kl = phi'(a) a_kl + phi''(a) a_k a_l.
 
@@ -33,8 +33,9 @@ class Derivatives(NamedTuple):
 
 def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
     """Return the derivatives of network(x, t), x (batch, atom, dimension), t (batch,), by the cheaper way it allows."""
-    way = by_forward_propagation if isinstance(network, MLPScoreNetwork) else by_autodiff
-    return way(network, x, t, mixed)
+    if isinstance(network, MLPScoreNetwork):
+        return by_forward_mode(network, x, t, mixed)
+    return by_autodiff(network, x, t, mixed)
 
 
 def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,26 +46,26 @@ def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[T
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = network(x, t)
-        jacobian = _slopes(value.flatten(1), x, retain_graph=True)
+        jacobian = _jacobian(value.flatten(1), x, retain_graph=True)
     return value.detach(), jacobian.diagonal(dim1=1, dim2=2).sum(-1)
 
 
 def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
-    """Return the derivatives of any network, by reverse mode over reverse mode; the mixed ones come for nothing."""
+    """Return the derivatives of any network, by reverse mode over reverse mode; mixed derivatives cost nothing more."""
     learning = torch.is_grad_enabled()
     with torch.enable_grad():
         x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
         value = network(x, t).flatten(1)
-        jacobian = _slopes(value, x, create_graph=True)
-        time = _slopes(value, t, create_graph=True)[..., 0]
-        hessian = _slopes(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
+        jacobian = _jacobian(value, x, create_graph=True)
+        time = _jacobian(value, t, create_graph=True)[..., 0]
+        hessian = _jacobian(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
     hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
     laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
-    found = Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
-    return found if learning else Derivatives(*(tensor if tensor is None else tensor.detach() for tensor in found))
+    result = Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
+    return result if learning else Derivatives(*(None if d is None else d.detach() for d in result))
 
 
-def _slopes(fields: Tensor, of: Tensor, **options: bool) -> Tensor:
+def _jacobian(fields: Tensor, of: Tensor, **options: bool) -> Tensor:
     """Return the derivatives of (batch, field) by each component of the same point, (batch, field, component).
 
     Not by torch.func, whose first call imports a compiler, for a second or more.
@@ -78,7 +79,7 @@ def _slopes(fields: Tensor, of: Tensor, **options: bool) -> Tensor:
     return torch.stack([slope(one) for one in fields.sum(0)], 1)  # no point's field depends on another point
 
 
-def by_forward_propagation(network: MLPScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
+def by_forward_mode(network: MLPScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
     """Return the derivatives of the perceptron, from channels that are carried through it side by side:
     N, d_t N, all d_k N, and either all d_k d_l N or, without the mixed ones, the Laplacian alone."""
     size = x[0].numel()

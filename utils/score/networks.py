@@ -1,7 +1,8 @@
-"""Score networks: all are called `network(x, t)` and return the normalised score sigma(t) grad log p(x, t).
+"""Score networks: all are called `network(x, t)` and return the normalised score N = sigma(t) grad log p_t(x).
 
-x is (batch, atom, dimension) in [0,1), t is (batch,) in [0,1], and the result is shaped like x. A network owns its
-noise schedule, so `network.score(x, t)` can divide by sigma. The exact answer is just another network.
+N is minus the noise that a denoiser predicts. x is (batch, atom, dimension) in [0,1), t is (batch,) in [0,1], and N is
+shaped like x. A network owns its noise schedule, so `network.score(x, t)` can divide by sigma. The exact score is just
+another network.
 """
 
 import itertools
@@ -12,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from utils.physics.laws import ToyProblem
+from utils.physics.laws import Law
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.physics.torus import displacement
 from utils.settings import LayerSize, Settings
@@ -21,11 +22,26 @@ NARROW = 0.05  # noise for which no image but the nearest counts: the others wei
 
 
 class ScoreNetwork(nn.Module):
-    """What all score networks share: a noise schedule, and the score that follows from the normalised one."""
+    """What all score networks share: a noise schedule, the shape (atoms, dimensions) of a configuration, and the score
+    that follows from the normalised one. A subclass defines `normalised_score(x, t)`."""
 
-    def __init__(self, schedule: NoiseSchedule):
+    def __init__(self, schedule: NoiseSchedule, shape: tuple[int, int]):
         super().__init__()
-        self.schedule = schedule
+        self.schedule, self.shape = schedule, shape
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the normalised score, shaped like x. Raises ValueError for tensors of another shape."""
+        if x.shape[1:] != self.shape or t.shape != x.shape[:1]:
+            atoms, dimensions = self.shape
+            raise ValueError(
+                f"x should have the shape (batch, {atoms}, {dimensions}), which is (batch, atom, dimension), and t the "
+                f"shape (batch,); given x {tuple(x.shape)} and t {tuple(t.shape)}"
+            )
+        return self.normalised_score(x, t)
+
+    def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return sigma(t) times the score, shaped like x."""
+        raise NotImplementedError
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Return grad log p(x, t), shaped like x, in inverse relative coordinates."""
@@ -33,29 +49,31 @@ class ScoreNetwork(nn.Module):
 
 
 class AnalyticalScoreNetwork(ScoreNetwork):
-    """The exact normalised score of a toy problem. Nothing in it is learned."""
+    """The exact normalised score of a law. Nothing in it is learned."""
 
-    def __init__(self, problem: ToyProblem, schedule: NoiseSchedule):
-        super().__init__(schedule)
+    def __init__(self, problem: Law, schedule: NoiseSchedule):
+        super().__init__(schedule, problem.shape)
         self.problem = problem
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
         """Return sigma(t) times the exact score, shaped like x."""
         sigma = self.schedule.sigma(t)
         return sigma[:, None, None] * self.problem.score(x, sigma)
 
 
 class EmpiricalScoreNetwork(ScoreNetwork):
-    """The normalised score of centres, (centre, atom, dimension), noised: what one who learns data by heart returns.
+    """The normalised score of noised centres, (centre, atom, dimension): the score of a model that has memorised them.
 
     Only for narrow noise, since it looks at the nearest image alone.
     """
 
+    centres: Tensor
+
     def __init__(self, centres: Tensor, schedule: NoiseSchedule):
-        super().__init__(schedule)
+        super().__init__(schedule, (centres.shape[1], centres.shape[2]))
         self.register_buffer("centres", centres)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
         """Return sigma(t) times the score of the mixture of normals about the centres, like x."""
         if (sigma := self.schedule.sigma(t)).max() >= NARROW:
             raise ValueError(f"the noise is as wide as {sigma.max():.3g}: should be narrower than {NARROW}")
@@ -86,8 +104,11 @@ class MLPScoreNetwork(ScoreNetwork):
     learn where the atoms sit.
     """
 
+    permutations: Tensor
+    average: Tensor
+
     def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int]):
-        super().__init__(schedule)
+        super().__init__(schedule, shape)
         a, components = architecture, math.prod(shape)
         self.embed_coordinates = nn.Linear(2 * components, a.coordinates_embedding_size)
         self.embed_sigma = nn.Linear(1, a.sigma_embedding_size)
@@ -105,8 +126,8 @@ class MLPScoreNetwork(ScoreNetwork):
         average = unit[self.permutations].reshape(-1, components) / len(permutations)
         self.register_buffer("average", average, persistent=False)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the normalised score, shaped like x."""
+    def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the average over permutations, shaped like x."""
         copies = x[:, self.permutations].flatten(0, 1)  # (batch x permutation, atom, dimension)
         outputs = self.perceptron(copies, t.repeat_interleave(len(self.permutations)))
         return (outputs.view(len(x), -1) @ self.average).view_as(x)
@@ -119,6 +140,5 @@ class MLPScoreNetwork(ScoreNetwork):
         """Return the concatenated embeddings that enter the first hidden layer, (batch, feature)."""
         angles = 2 * math.pi * x.flatten(1)
         coordinates = self.embed_coordinates(torch.cat([angles.cos(), angles.sin()], -1))
-        return torch.cat(
-            [coordinates, self.embed_sigma(self.schedule.sigma(t)[:, None]), self.embed_time(t[:, None])], -1
-        )
+        sigma = self.embed_sigma(self.schedule.sigma(t)[:, None])
+        return torch.cat([coordinates, sigma, self.embed_time(t[:, None])], -1)

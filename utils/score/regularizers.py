@@ -5,8 +5,8 @@ All are called alike and return a scalar, a mean over batch and components; the 
     regularizer(network, x, t, truth=analytical network, generator=random numbers) -> scalar
 
 x, (batch, atom, dimension), and t, (batch,), are the noised points of the batch. N = sigma s is the normalised score.
-`truth` is for oracles: they show what could be reached by one who knows the answer. To add a regularizer, write a class
-and put its name into the union `Regularizer` at the end.
+`truth` is for oracles: they use the exact score, to show what could be reached if it were known. A new regularizer is a
+subclass of `Regularizer` with a `type`; docs/extending.md shows one.
 """
 
 from typing import Annotated, Literal
@@ -24,7 +24,9 @@ from utils.score.samplers import predictor_corrector
 from utils.settings import Count, NonNegative, Settings
 
 
-class _Regularizer(Settings):
+class Regularizer(Settings):
+    """What all regularizers share: their weight in the loss, and the points at which they are evaluated."""
+
     weight: NonNegative
     burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # score matching alone for so long
     points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
@@ -32,7 +34,7 @@ class _Regularizer(Settings):
 
     @property
     def is_oracle(self) -> bool:
-        """Whether it asks `truth`: then it is no method, but shows what one who knows the answer could reach."""
+        """Whether it uses `truth`: then it is no method, but shows what knowing the exact score is worth."""
         return False
 
     def __call__(
@@ -41,15 +43,21 @@ class _Regularizer(Settings):
         """Return the value of the regularizer, without its weight."""
         raise NotImplementedError
 
+    def diagnostics(
+        self, network: ScoreNetwork, x: Tensor, t: Tensor, *, truth: ScoreNetwork, generator: Generator
+    ) -> dict[str, Tensor]:
+        """Return scalars, by name, that TensorBoard shows beside the regularizer's value on the validation set."""
+        return {}
+
     def choose_points(self, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return where the score is judged: x, (point, atom, dimension), and t, (point,)."""
-        x, t = x[: self.batch_size], t[: self.batch_size]
+        """Return the points at which the regularizer is evaluated: x, (point, atom, dimension), and t, (point,)."""
+        x, t = x[: self.batch_size], t[: self.batch_size]  # on the validation set: its first points
         if self.points == "uniform":
             x = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
         return x, t
 
 
-class AnalyticalRegression(_Regularizer):
+class AnalyticalRegression(Regularizer):
     """Oracle: |N_theta - N|^2, the squared distance to the exact normalised score."""
 
     type: Literal["analytical_regression"] = "analytical_regression"
@@ -67,7 +75,7 @@ class AnalyticalRegression(_Regularizer):
         return (network(x, t) - exact).square().mean()
 
 
-class FokkerPlanck(_Regularizer):
+class FokkerPlanck(Regularizer):
     """|eps|^2, the squared residual of the Fokker-Planck equation of the score (Lai et al. 2022).
 
     On any diffusion d_t s = sigma sigma_dot grad(div s + |s|^2). The residual is the difference of both sides
@@ -96,11 +104,11 @@ class FokkerPlanck(_Regularizer):
         return (first * second).mean()
 
 
-class Consistency(_Regularizer):
+class Consistency(Regularizer):
     """The score must agree with itself along its own reverse trajectories (Daras et al. 2023).
 
     Along exact ones s(x_t, t) = E[grad log K(x_t | x_t') | x_t] = E[s(x_t', t') | x_t] for t' < t, K the wrapped normal
-    law of variance sigma_t^2 - sigma_t'^2. Trajectories take `number_of_steps` steps of a grid of `time_steps`, and no
+    of variance sigma_t^2 - sigma_t'^2. Trajectories take `number_of_steps` steps of a grid of `time_steps`, and no
     gradient passes through them.
 
     kernel_score        N^2 - 2 N N*, N* = sigma_t grad log K: |N - N*|^2 less a constant, so it may be negative
@@ -139,9 +147,16 @@ class Consistency(_Regularizer):
         target = sigma * wrapped_normal_score(displacement(x, ends), (sigma**2 - earlier**2).sqrt())
         return (output.square() - 2 * output * target).mean()
 
+    def diagnostics(self, network, x, t, *, truth, generator):
+        """Return the unbiased squared gap: the loss `kernel_score` lacks a constant, so its value says little."""
+        return {"consistency_gap_squared": self.squared_gap(network, x, t, truth=truth, generator=generator)}
+
     def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return points at times on the grid, the next ones that leave room for the trajectory, and the part of the
-        grid that each trajectory takes, (number_of_steps + 1, batch). Noised points are noised on to that time."""
+        """Return the starting points, and the part of the time grid that each trajectory takes, (steps + 1, batch).
+
+        A trajectory starts at the next grid time that is at least `number_of_steps` above 0; noised points receive the
+        noise that is missing at that time.
+        """
         index = torch.ceil(t * self.time_steps).long().clamp(min=self.number_of_steps)
         steps = torch.arange(-self.number_of_steps, 1, device=x.device)
         times = time_grid(self.time_steps, x.dtype).to(x.device)[index + steps[:, None]]
@@ -166,9 +181,6 @@ class Consistency(_Regularizer):
         ends = [predictor_corrector(guide, x, times, generator=generator, first=known) for _ in range(2)]
         first, second = (sigma * network.score(end, times[0]) - here for end in ends)
         return first, second
-
-
-Regularizer = Annotated[AnalyticalRegression | FokkerPlanck | Consistency, Field(discriminator="type")]
 
 
 def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: str) -> Tensor:

@@ -4,11 +4,24 @@ The time grid is an argument: 0 <= t_0 < ... < t_N <= 1, (N + 1,), or a grid for
 trajectory starts at t_N and ends at t_0, so part of a trajectory is the same function on part of the grid.
 """
 
-import torch
-from torch import Tensor
+import math
+from itertools import pairwise
+from typing import Annotated, Literal
 
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from utils.physics.laws import Law
+from utils.physics.noise_schedule import NoiseSchedule, time_grid
 from utils.physics.torus import wrap
+from utils.randomness import keyed_generator
 from utils.score.networks import ScoreNetwork
+from utils.settings import Settings
+
+CHUNK = 2_000  # samples carried together: larger ones leave the processor's cache and take half as long again
+STOPS = 11  # times along the sampler, both ends included, at which the samples are kept
 
 
 @torch.no_grad()
@@ -19,7 +32,7 @@ def predictor_corrector(
     *,
     corrector_steps: int = 0,
     corrector_epsilon: float = 2.5e-8,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
     first: Tensor | None = None,
 ) -> Tensor:
     """Carry x, (batch, atom, dimension), from times[-1] back to times[0]; no gradient passes.
@@ -48,3 +61,62 @@ def predictor_corrector(
         for _ in range(corrector_steps):
             x = moved(x, corrections[i - 1], network(x, times[i - 1].expand(len(x))))
     return x
+
+
+class Sampling(Settings):
+    """How samples are drawn; the same for all runs that are compared. `start` is the distribution at t = 1."""
+
+    number_of_samples: Annotated[int, Field(ge=1, le=10**7)] = 10_000
+    time_steps: Annotated[int, Field(ge=1, le=10**6)] = 100
+    corrector_steps: Annotated[int, Field(ge=0, le=10**6)] = 0
+    start: Literal["uniform", "exact"] = "uniform"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1234
+
+    @property
+    def times(self) -> Tensor:
+        """The time grid of the sampler."""
+        return time_grid(self.time_steps)
+
+    @property
+    def network_evaluations(self) -> int:
+        """How often the network is evaluated for one sample."""
+        return self.time_steps * (1 + self.corrector_steps)
+
+    def draw(self, network: ScoreNetwork, problem: Law, progress: bool = False) -> dict[float, Tensor]:
+        """Return samples of the reverse diffusion, (sample, atom, dimension), at STOPS times on the way from 1 to 0.
+
+        `progress` shows a bar, where there is a terminal.
+        """
+        generator, times = keyed_generator(self.seed, "sampling"), self.times
+        stops = sorted({round(i * self.time_steps / (STOPS - 1)) for i in range(STOPS)}, reverse=True)
+        chunks: dict[float, list[Tensor]] = {times[i].item(): [] for i in stops}
+        silent = None if progress else True
+        with tqdm(total=self.number_of_samples, desc="  samples", leave=False, disable=silent) as bar:
+            for begin in range(0, self.number_of_samples, CHUNK):
+                n = min(CHUNK, self.number_of_samples - begin)
+                if self.start == "exact":
+                    x = problem.sample_noised(network.schedule.sigma(torch.ones(n)), generator)
+                else:
+                    x = torch.rand(n, *problem.shape, generator=generator)
+                chunks[1.0].append(x)
+                for upper, lower in pairwise(stops):
+                    part = times[lower : upper + 1]
+                    x = predictor_corrector(network, x, part, corrector_steps=self.corrector_steps, generator=generator)
+                    chunks[times[lower].item()].append(x)
+                bar.update(n)
+        return {t: torch.cat(parts) for t, parts in chunks.items()}
+
+
+def sampler_width_ratio(width: float, schedule: NoiseSchedule, times: Tensor) -> float:
+    """Return the width of a mode that the predictor reaches with the exact score of a Gaussian of this width, over the
+    width sqrt(width^2 + sigma(0)^2) of the exact distribution.
+
+    From t_N down: v <- v (1 - g_i / (width^2 + sigma_i^2))^2 + g_i, with g_i = sigma_i^2 - sigma_i-1^2. What the grid
+    itself costs: a width ratio above it is the network's doing.
+    """
+    variances = schedule.sigma(times.double()) ** 2
+    v = width**2 + variances[-1]
+    for now, earlier in zip(variances.flip(0), variances.flip(0)[1:], strict=False):
+        growth = now - earlier
+        v = v * (1 - growth / (width**2 + now)) ** 2 + growth
+    return math.sqrt(v / (width**2 + schedule.sigma(times.new_zeros((), dtype=torch.float64)) ** 2))

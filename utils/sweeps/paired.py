@@ -1,69 +1,123 @@
-"""Intervals and paired tests over seeds.
+"""What many runs say over seeds: runs that differ in the seed alone make a group, compared with its baseline.
 
-Seeds are few and differ widely, so the mean over seeds carries a bootstrap interval, and two ways of training are
-compared on the same seeds: equal seeds see equal data, initial weights and noise, and what they share cancels. Whether
-a difference is significant is judged by Student's t of the paired differences, which five seeds allow better than a
-bootstrap (that of five numbers is too narrow: it covers about 85 instead of 95 % for normal ones).
+Equal seeds see equal data, initial weights and noise, so two ways of training are compared seed by seed, and what they
+share cancels. Intervals are Student's t, of means and of paired differences: they suppose that the numbers are about
+normal over seeds. (No sign-flip test of five pairs can go below p = 0.06: for a claim, take more seeds.)
 """
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
-RESAMPLES = 9_999
+from utils.evaluation.estimates import CONFIDENCE
+from utils.sweeps.results import Row
 
 
 class Mean(NamedTuple):
-    """A mean over seeds with an interval of 95 %; without one (not-a-number) for a single seed."""
+    """A mean over seeds, half of its 95 % interval, and the p-value of it being 0.
 
-    value: float
-    low: float
-    high: float
-    seeds: int
-
-
-class Difference(NamedTuple):
-    """A mean of paired differences, its interval of 95 % and the p-value of there being none.
-
-    Interval and p-value are not-a-number where they cannot be had: of a single seed, or where all differ by the same.
+    Half-width and p-value are not-a-number where they cannot be had: of one seed, or where all have the same value.
     """
 
     value: float
-    low: float
-    high: float
+    half_width: float
     p_value: float
     seeds: int
 
     @property
-    def is_significant(self) -> bool:
-        """Whether 0 is outside the interval."""
-        return self.low > 0 or self.high < 0
+    def is_not_zero(self) -> bool:
+        """Whether the interval excludes zero."""
+        return abs(self.value) > self.half_width > 0
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """Return the mean with its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13)."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2 or not np.all(np.isfinite(values)):
-        return Mean(float(values.mean()), math.nan, math.nan, len(values))
-    found = stats.bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile", rng=0
-    )
-    low, high = found.confidence_interval
-    return Mean(float(values.mean()), float(low), float(high), len(values))
-
-
-def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
-    """Return the mean of values - baseline, seed by seed, with Student's interval and two-sided p-value."""
-    differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
-    mean, n = float(differences.mean()), len(differences)
-    if not np.any(differences):  # no seed shed a stray, say
-        return Difference(0.0, 0.0, 0.0, 1.0, n)
-    if n < 2 or not np.all(np.isfinite(differences)) or np.all(differences == differences[0]):
-        return Difference(mean, math.nan, math.nan, math.nan, n)
-    test = stats.ttest_1samp(differences, 0.0)
+    """Return the mean with Student's interval and two-sided p-value."""
+    array = np.asarray(values, dtype=float)
+    mean, n = float(array.mean()), len(array)
+    if n < 2 or not np.all(np.isfinite(array)) or np.all(array == array[0]):
+        return Mean(mean, 0.0 if n > 1 and mean == 0 else math.nan, math.nan, n)
+    test = stats.ttest_1samp(array, 0.0)
     low, high = test.confidence_interval(CONFIDENCE)
-    return Difference(mean, float(low), float(high), float(test.pvalue), n)
+    return Mean(mean, float(high - low) / 2, float(test.pvalue), n)
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Mean:
+    """Return the mean of values - baseline, seed by seed, with Student's interval and p-value."""
+    return mean_over_seeds(np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs that differ in the seed alone: seed -> row; and those of the same training without a regularizer."""
+
+    runs: Mapping[str, Row]
+    baseline: Mapping[str, Row]
+
+    @property
+    def row(self) -> Row:
+        """The first row, for what all have in common."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def weight(self) -> float | None:
+        """The weight of the regularizer, or None where there is none."""
+        return float(self.row["weight"]) if self.row["weight"] else None
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the training uses the exact score."""
+        return self.row["oracle"] == "True"
+
+    @property
+    def title(self) -> str:
+        """What it is called in a table."""
+        if self.weight is None:
+            return self.row["experiment"].replace("_", " ")
+        name = self.row["experiment"].removesuffix("_regularizer").replace("_", " ")
+        return ", ".join(filter(None, [name, f"weight {self.weight:g}", self.row["regularizer_settings"]]))
+
+    def mean(self, metric: str) -> Mean | None:
+        """Return the mean of a metric over seeds, or None where no run has it."""
+        values = [_number(row, metric) for row in self.runs.values()]
+        return None if all(map(math.isnan, values)) else mean_over_seeds(values)
+
+    def difference(self, metric: str) -> Mean | None:
+        """Return the paired difference to the baseline, on the seeds that both have, or None without any."""
+        seeds = [seed for seed in self.runs if seed in self.baseline]
+        if not seeds or self.row["group"] == self.row["baseline"]:
+            return None
+        ours, theirs = ([_number(side[seed], metric) for seed in seeds] for side in (self.runs, self.baseline))
+        return paired_difference(ours, theirs)
+
+
+def groups(rows: Iterable[Row], every: Iterable[Row]) -> list[Group]:
+    """Return the groups of some rows: without a regularizer first, then by experiment, settings and weight.
+
+    Baselines are looked for in `every`; one that is not among the rows comes as a group of its own, before the others.
+    """
+    chosen: dict[str, dict[str, Row]] = defaultdict(dict)
+    known: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        chosen[row["group"]][row["training_seed"]] = row
+    for row in every:
+        known[row["group"]][row["training_seed"]] = row
+    for by_seed in list(chosen.values()):
+        name = next(iter(by_seed.values()))["baseline"]
+        if name not in chosen and name in known:
+            chosen[name] = known[name]
+    result = [Group(by_seed, known.get(next(iter(by_seed.values()))["baseline"], {})) for by_seed in chosen.values()]
+
+    def place(group: Group) -> tuple:
+        row = group.row
+        return group.weight is not None, row["experiment"], row["regularizer_settings"], group.weight or 0.0
+
+    return sorted(result, key=place)
+
+
+def _number(row: Row, metric: str) -> float:
+    return float(row.get(metric) or "nan")

@@ -8,17 +8,21 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator
 
-from utils.runs.loading import NAME, Configuration, Run, UserError, configure, find_experiments, read_settings
+from utils.files import UserError
+from utils.runs.configuration import Configuration
+from utils.runs.loading import configure, read_settings
+from utils.runs.run import NAME, Run, find_experiments
 from utils.settings import Settings
 
-MOST_RUNS = 10_000  # planning takes about 10 ms a run, and a person should look at it
-LONGEST_TAG = 120  # bytes; file systems allow 255, and a person less
+MAX_RUNS = 10_000  # planning takes about 10 ms a run, and a person should look at it
+MAX_TAG = 120  # bytes; file systems allow 255, but shorter names stay readable
 
 
 def _leave_runs(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -85,12 +89,17 @@ class PlannedRun:
     configuration: Configuration
 
 
+def plan_shipped(experiments: Iterable[str] | None = None) -> list[PlannedRun]:
+    """Return run1 of these experiments, or of all, at their shipped settings."""
+    return [PlannedRun(Run(name), (), configure(name)) for name in experiments or find_experiments()]
+
+
 def plan(path: Path) -> list[PlannedRun]:
     """Return the different runs of a sweep; raises UserError with one line per fault, of the grid or of any run."""
     sweep = read_settings(path, Sweep)
     combinations = sum(len(p.experiments) * p.number_of_combinations(sweep.overrides) for p in sweep.parts)
-    if (number := combinations * len(sweep.seeds)) > MOST_RUNS:
-        raise UserError(f"{path}: parts: these are {number:,} runs; a sweep has at most {MOST_RUNS:,}")
+    if (number := combinations * len(sweep.seeds)) > MAX_RUNS:
+        raise UserError(f"{path}: parts: these are {number:,} runs; a sweep has at most {MAX_RUNS:,}")
     planned, names, faults = {}, {}, []
     for number, part in enumerate(sweep.parts):
         for experiment, (named, shared), seed in itertools.product(
@@ -126,9 +135,9 @@ def tag(settings: dict[str, Any]) -> str:
     exact = ",".join(f"{key}={_written(settings[key])}" for key in keys)
     plain = ",".join(f"{key}={_plain(settings[key])}" for key in keys)
     readable = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", plain)
-    if readable == plain and len(readable) <= LONGEST_TAG:
+    if readable == plain and len(readable) <= MAX_TAG:
         return readable
-    return f"{readable[: LONGEST_TAG - 9]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+    return f"{readable[: MAX_TAG - 9]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
 def _written(value: Any) -> str:

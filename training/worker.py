@@ -1,0 +1,118 @@
+"""What a Dask worker does: trains and evaluates one run after another, in its own process.
+
+A worker may be told to stop, or be killed. Told to stop, it finishes the epoch and saves; Dask gives the run to another
+worker, which continues it. Killed, it loses at most the epochs since the last checkpoint: the lock on the run ends with
+the process, so the next worker waits for it and continues.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from distributed import Reschedule, Worker, WorkerPlugin, get_worker
+
+SECONDS_TO_SAVE = 20.0  # a training saves after its epoch, within a second
+
+
+class Trainings(WorkerPlugin):
+    """Trains and evaluates runs of the repository at `root`, which all machines see under the same path."""
+
+    def __init__(self, root: str):
+        self.root = root
+
+    def setup(self, worker: Worker) -> None:
+        """Make the repository importable; torch and Lightning are imported once, by the first run."""
+        self.stop, self.busy = threading.Event(), threading.Lock()
+        sys.path.insert(0, self.root)
+        os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # there are as many workers as processors
+
+    async def teardown(self, worker: Worker) -> None:
+        """Let the run that is being trained save, and start no other."""
+        self.stop.set()
+        patience = time.monotonic() + SECONDS_TO_SAVE
+        while self.busy.locked() and time.monotonic() < patience:
+            await asyncio.sleep(0.05)
+
+    def work(self, experiment: str, name: str, overrides: list[str], sampling: dict[str, Any], output: str) -> str:
+        """Train a run, evaluate it, and return what went wrong, or nothing.
+
+        With `output` everything that an analysis makes of a run is written there, else metrics.json beside the run.
+        """
+        from utils.runs.run import Run
+
+        run = Run(experiment, name)
+        run.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            self.busy,
+            run.log_file.open("a", encoding="utf-8") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            try:
+                self.train(run, overrides)
+                self.evaluate(run, sampling, output)
+            except Reschedule:
+                raise
+            except (Exception, SystemExit) as error:  # this run has failed, the others need not
+                if type(error).__name__ != "UserError":
+                    traceback.print_exc(file=log)
+                from utils.files import error_message
+
+                print(error_message(error), file=log)
+                return error_message(error)
+        return ""
+
+    def train(self, run, overrides: list[str]) -> None:
+        """Train until the run is finished; raises Reschedule where this worker is to stop before."""
+        from training.train import RunIsBusy, train
+        from utils.runs.checkpoints import is_finished
+        from utils.runs.loading import configure
+
+        if run.experiment == "analytical":
+            return
+        while not self.stop.is_set():
+            try:
+                train(run, configure(run.experiment, overrides), overrides=overrides, stop=self.stop)
+                break
+            except RunIsBusy:  # a killed worker's process that is about to end, or another sweep
+                time.sleep(0.2)
+        if self.stop.is_set() and not is_finished(run):
+            raise Reschedule
+
+    def evaluate(self, run, sampling: dict[str, Any], output: str) -> None:
+        """Evaluate a finished run, where that was not done before."""
+        from utils.score.samplers import Sampling
+
+        how = Sampling(**sampling)
+        from utils.runs.checkpoints import load_run
+
+        if output:
+            from utils.reports.experiment import analyse_run, is_analysed
+
+            if not is_analysed(load_run(run, fall_back=True), how, Path(output)):
+                analyse_run(run, how, Path(output))
+            return
+        from utils.runs.store import evaluated
+
+        evaluated(run, how)
+
+
+def task(plugin: str) -> Callable[..., str]:
+    """Return a function that calls `work` of this plugin of the worker it runs on."""
+
+    def work(*arguments: Any) -> str:
+        return get_worker().plugins[plugin].work(*arguments)
+
+    return work
+
+
+# So a worker on another machine need not be able to import this module before the plugin's setup.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -1,0 +1,166 @@
+"""The score in pictures that are drawn again and again: along a line, and as a field of arrows.
+
+What changes is drawn on a copy of a background that is kept, ten times as fast as everything.
+"""
+
+import matplotlib
+import numpy as np
+from matplotlib.collections import PathCollection
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.patches import Patch
+from numpy import ndarray as Array
+from PIL import Image
+
+from utils.plots.style import QUARTERS, SHADES, SKY, VERMILLION, new_figure, png, regions, styled, torus_axes
+from utils.plots.views import Plane
+
+ARROW_SHRINKAGE = 8  # a displacement is at most about 0.5, and arrows start about 0.05 apart
+ERROR_COLOURS = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.1, 0.75, 256)))  # none vanishes on white
+ERROR_NORM = LogNorm(1e-3, 1e-1)  # from a tenth of the base case's sigma_d to a fifth of the distance of its sites
+
+
+class _KeptCanvas:
+    """A figure drawn once: what changes is drawn on a copy of this background, ten times as fast as everything."""
+
+    def _keep(self, figure, *changing):
+        self.title = figure.text(0.5, 1 - 0.25 / figure.get_figheight(), "", ha="center", va="center", size="large")
+        for artist in (self.title, *changing):
+            artist.set_animated(True)
+        figure.canvas.draw()
+        self.figure, self.background = figure, figure.canvas.copy_from_bbox(figure.bbox)
+
+    def _redraw(self, background, artists) -> Array:
+        self.figure.canvas.restore_region(background)
+        for artist in artists:
+            artist.draw(self.figure.canvas.renderer)
+        return np.asarray(self.figure.canvas.buffer_rgba())
+
+
+class ScoreLineFigure(_KeptCanvas):
+    """The normalised score along a line, for several times: position (n,), times (k,), all else (k, n).
+
+    gaussian is the score of one Gaussian about the nearest mode; in_distribution, boolean, is where data are likely.
+    """
+
+    @styled
+    def __init__(
+        self, position: Array, times: Array, analytical: Array, gaussian: Array, in_distribution: Array, line: str
+    ):
+        figure = new_figure(11, 5.8, dpi=100)
+        panes = figure.subplots(2, -(-len(times) // 2), sharex=True).ravel()
+        figure.subplots_adjust(left=0.065, right=0.985, top=0.83, bottom=0.1, wspace=0.24, hspace=0.2)
+        for axes, t, exact, other, likely in zip(panes, times, analytical, gaussian, in_distribution, strict=False):
+            axes.fill_between(position, 0, 1, where=likely, transform=axes.get_xaxis_transform(), color="0.88", lw=0)
+            axes.plot(position, exact, color="black", linewidth=2.2)
+            axes.plot(position, other, ":", color=SKY)
+            margin = max(0.25 * np.ptp(exact), 1e-3)  # these limits stay; the model may leave them
+            axes.set(title=f"t = {t:.2f}", xlim=(0, 1), ylim=(exact.min() - margin, exact.max() + margin))
+            axes.set_xticks(QUARTERS, map(str, QUARTERS))
+        self.lines = [axes.plot(position, 0 * position, "--", color=VERMILLION)[0] for axes in panes[: len(times)]]
+        keys = [self.lines[0], *panes[0].lines[:2], Patch(color="0.88")]
+        names = ["model", "analytical", "single Gaussian about the nearest mode", "in distribution"]
+        figure.legend(keys, names, loc="upper center", bbox_to_anchor=(0.5, 0.94), ncols=4)
+        figure.supxlabel(f"position along the line {line} (relative coordinate of atom 1)", size="medium")
+        figure.supylabel("normalised score along the line", size="medium", x=0.01)
+        self._keep(figure, *self.lines)
+        # In 256 colours a PNG is written five times as fast, which is most of the time that a picture takes; and the
+        # same ones for all, so that a resumed run draws the same. Few pixels differ, by shades of smoothed edges.
+        example = Image.fromarray(self.pixels(0.8 * analytical, "epochs")).convert("RGB")
+        self.palette = example.quantize(256, Image.Quantize.MAXCOVERAGE)
+
+    @styled
+    def pixels(self, model: Array, title: str) -> Array:
+        """Return the picture of a model, (k, n), as pixels (height, width, 4) of 8 bits, RGBA."""
+        for line, values in zip(self.lines, model, strict=True):
+            line.set_ydata(values)
+        self.title.set_text(title)
+        return self._redraw(self.background, [*self.lines, self.title])
+
+    def png(self, model: Array, title: str) -> bytes:
+        """Return the same picture as a PNG file."""
+        return png(self.pixels(model, title), compress_level=1, palette=self.palette)
+
+
+class ScoreFieldFigure(_KeptCanvas):
+    """The score as arrows from points (m, 2): the model's, coloured by their error, and the analytical ones.
+
+    With times, (k,), the model's row stands above the analytical one; without, they share a frame of 1920 x 1080.
+    """
+
+    @styled
+    def __init__(self, points: Array, grid: Array, plane: Plane, times: Array | None = None):
+        width, height, shape, dpi = 12.8, 7.2, (1, 2), 150
+        if times is not None:  # half the pixels, since writing the PNG takes longer than drawing
+            width, height, shape, dpi = max(12.8, 3.1 * len(times) + 0.8), 8.2, (2, len(times)), 110
+        figure = new_figure(width, height, dpi=dpi)
+        panes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True).reshape(2, -1)
+        figure.subplots_adjust(0.9 / width, 1.55 / height, 1 - 0.25 / width, 1 - 0.75 / height, 0.08, 0.06)
+        self.grid, self.panes, none = grid, panes, np.zeros(len(points))
+        for axes in panes.flat:
+            torus_axes(axes, plane.labels)
+            axes.label_outer()
+        for axes, label in zip(panes[0], ["model"] if times is None else [f"t = {t:.2f}" for t in times], strict=True):
+            axes.set_title(label)
+        if times is None:
+            panes[1, 0].set_title("analytical")
+        else:
+            panes[0, 0].set_ylabel(f"model\n{plane.labels[1]}")
+            panes[1, 0].set_ylabel(f"analytical\n{plane.labels[1]}")
+        style = {"scale": ARROW_SHRINKAGE, "scale_units": "width", "width": 0.0045}
+        coloured = {"cmap": ERROR_COLOURS, "norm": ERROR_NORM} | style
+        self.model = [axes.quiver(*points.T, none, none, none, **coloured) for axes in panes[0]]
+        self.exact = [axes.quiver(*points.T, none, none, color="0.25", **style) for axes in panes[1]]
+        self.marks = [axes.plot(*plane.modes.T, "+", color=VERMILLION, markersize=9)[0] for axes in panes.flat]
+        self.frames = [spine for axes in panes.flat for spine in axes.spines.values()]
+        self._explain(figure, height, plane)
+        self._keep(figure, *self.model, *self.exact, *self.marks)
+
+    def _explain(self, figure, height, plane):
+        """Say in a band at the bottom what arrows, colours and shades are."""
+        bar = figure.add_axes((0.07, 0.68 / height, 0.34, 0.14 / height))
+        figure.colorbar(self.model[0], bar, orientation="horizontal", extend="both")
+        bar.set_xlabel("error of the model's arrow, in relative coordinates", labelpad=1)
+        keys = [*(Patch(color=shade) for shade in SHADES[::-1]), self.marks[0]]
+        names = ["39.3 %", "86.5 %", f"98.9 % of the exact {'slice' if plane.is_slice else 'distribution'}", "mode"]
+        place = {"loc": "center left", "bbox_to_anchor": (0.45, 0.76 / height)}
+        figure.legend(keys, names, ncols=4, columnspacing=1.2, **place)
+        key = self.exact[-1]
+        key.axes.quiverkey(key, 0.895, 0.76 / height, 0.25, "length 0.25", labelpos="E", coordinates="figure")
+        score = "$\\sigma_{\\mathrm{eff}}^2\\,\\times$ score"
+        text = f"Arrows: {score}, for a single Gaussian the displacement to its mode."
+        text += f" They are drawn at 1/{ARROW_SHRINKAGE} of their length."
+        if plane.is_slice:
+            text = f"This is a {plane.note}.\n{text}"
+        figure.text(0.98, 0.28 / height, text, ha="right", va="center", size="small")
+
+    @styled
+    def show_exact(self, arrows: Array, log_densities: Array) -> None:
+        """Keep a background with the analytical arrows, (k, m, 2), and the exact laws, (k, n, n), in nats."""
+        shades = []
+        for (above, below), law in zip(self.panes.T, log_densities, strict=True):
+            shade = regions(above.contourf, self.grid, law, colors=SHADES)  # once: it costs as much as all arrows
+            same = PathCollection(shade.get_paths(), facecolors=SHADES, edgecolors="none", antialiaseds=False)
+            shades += [shade, below.add_collection(same, autolim=False)]
+        for quiver, one in zip(self.exact, arrows, strict=True):
+            quiver.set_UVC(*one.T)
+        self._redraw(self.background, [*shades, *self.marks, *self.exact, *self.frames])
+        self.exact_arrows, self.shaded = arrows, self.figure.canvas.copy_from_bbox(self.figure.bbox)
+        for shade in shades:
+            shade.remove()
+
+    @styled
+    def pixels(self, model_arrows: Array, title: str) -> Array:
+        """Return the picture of the model's arrows, (k, m, 2), as pixels (height, width, 4) of 8 bits, RGBA."""
+        for quiver, arrows, exact in zip(self.model, model_arrows, self.exact_arrows, strict=True):
+            quiver.set_UVC(*arrows.T, np.maximum(np.linalg.norm(arrows - exact, axis=1), ERROR_NORM.vmin))
+        self.title.set_text(title)
+        return self._redraw(self.shaded, [*self.model, self.title]).copy()
+
+    def png(self, model_arrows: Array, title: str) -> bytes:
+        """Return the same picture as a PNG file, beside the analytical arrows shown last."""
+        return png(self.pixels(model_arrows, title), compress_level=1)
+
+    def frame(self, title: str, model_arrows: Array, exact_arrows: Array, log_density: Array) -> Array:
+        """Return a frame of the video, (1080, 1920, 4) of 8 bits: arrows (m, 2), log_density (n, n) in nats."""
+        self.show_exact(exact_arrows[None], log_density[None])
+        return self.pixels(model_arrows[None], title)

@@ -1,0 +1,197 @@
+"""The schema of a run's configuration: what YAML files and the command line may set."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+from torch.optim import Optimizer, lr_scheduler
+
+from utils.files import atomic_write
+from utils.physics.laws import Law
+from utils.physics.noise_schedule import NoiseSchedule
+from utils.randomness import keyed_generator
+from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
+from utils.score.regularizers import Regularizer
+from utils.settings import AnySubclass, Count, NonNegative, Positive, SetSize, Settings
+
+INCIDENTAL = ("score_viewer", "accelerator")  # no part of what is trained
+
+
+class Data(Settings):
+    """How many configurations there are, and how they are noised."""
+
+    training_set_size: SetSize
+    validation_set_size: SetSize
+    batch_size: Count
+    fresh_noise: bool
+    number_of_times: Annotated[int, Field(ge=2, le=10**6)] | None
+
+
+class AdamW(Settings):
+    """The optimizer."""
+
+    learning_rate: Positive
+    weight_decay: NonNegative
+
+
+class LearningRateSchedule(Settings):
+    """How the learning rate changes from epoch to epoch."""
+
+    @property
+    def depends_on_max_epochs(self) -> bool:
+        """Whether a training of more epochs differs from its first epoch on."""
+        return False
+
+    def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
+        """Return torch's scheduler; it is stepped once an epoch."""
+        raise NotImplementedError
+
+
+class Plateau(LearningRateSchedule):
+    """Multiplies the learning rate by `factor` after `patience` epochs without a better validation loss."""
+
+    type: Literal["plateau"]
+    patience: Annotated[int, Field(ge=0)]
+    factor: Annotated[float, Field(gt=0, lt=1)]
+
+    def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
+        """Return torch's scheduler; it is stepped with the validation loss."""
+        return lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
+
+
+class Cosine(LearningRateSchedule):
+    """Lets the learning rate fall to zero over max_epochs along half a cosine."""
+
+    type: Literal["cosine"]
+
+    @property
+    def depends_on_max_epochs(self) -> bool:
+        """It does."""
+        return True
+
+    def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
+        """Return torch's scheduler."""
+        return lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / max_epochs)))
+
+
+class Constant(LearningRateSchedule):
+    """Leaves the learning rate as it is."""
+
+    type: Literal["constant"]
+
+    def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
+        """Return torch's scheduler."""
+        return lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
+
+
+class ScoreViewer(Settings):
+    """How often TensorBoard gets its pictures, in epochs."""
+
+    every_n_epochs: Count
+    field_every_n_epochs: Count
+
+
+class Problem(Settings):
+    """What is to be learned: the law of the data, and how it is noised."""
+
+    toy_problem: Annotated[Law, AnySubclass(default="gaussian")]  # runs made before there were others name none
+    noise_schedule: Annotated[NoiseSchedule, AnySubclass()]
+
+    def build_truth(self) -> AnalyticalScoreNetwork:
+        """Return the network that knows the exact score."""
+        return AnalyticalScoreNetwork(self.toy_problem, self.noise_schedule)
+
+
+class Configuration(Problem):
+    """All that defines a training: the schema of config.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    score_network: Architecture
+    data: Data
+    regularizer: Annotated[Regularizer, AnySubclass()] | None
+    optimizer: AdamW
+    scheduler: Annotated[LearningRateSchedule, AnySubclass()]
+    max_epochs: Count
+    early_stopping_patience: Count | None
+    score_viewer: ScoreViewer
+    accelerator: Literal["cpu", "cuda", "mps", "auto"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_follows_the_network(cls, content: Any) -> Any:
+        """Fill in toy_problem.permutation_symmetric, where it is not given, with what the network can represent."""
+        try:
+            equivariant = content["score_network"]["permutation_equivariant"]
+            return content | {"toy_problem": {"permutation_symmetric": equivariant} | content["toy_problem"]}
+        except (TypeError, KeyError):
+            return content  # something is missing or of a wrong type, and is named by what comes next
+
+    @field_validator("score_network")
+    @classmethod
+    def _truth_is_what_the_network_can_represent(cls, network, info):
+        problem = info.data.get("toy_problem")
+        if problem and problem.permutation_symmetric != network.permutation_equivariant:
+            where = {"keys": ["toy_problem", "permutation_symmetric"], "given": problem.permutation_symmetric}
+            raise PydanticCustomError("disagreement", "should equal score_network.permutation_equivariant", where)
+        return network
+
+    def build_network(self) -> MLPScoreNetwork:
+        """Return an untrained network; its initial weights depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return MLPScoreNetwork(self.score_network, self.noise_schedule, self.toy_problem.shape)
+
+    def training_set(self) -> Tensor:
+        """Return the configurations that are trained on, (configuration, atom, dimension), before they are noised."""
+        return self.toy_problem.sample(self.data.training_set_size, keyed_generator(self.seed, "training data"))
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the training uses the exact score."""
+        return self.regularizer is not None and self.regularizer.is_oracle
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of plain values, as in config.yaml."""
+        return self.model_dump(mode="json")
+
+    def key(self, *left_out: str) -> str:
+        """Return a hash of what is trained without these blocks, 16 hexadecimal digits.
+
+        Settings that have their default value do not enter, so a new setting changes no old key.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={*INCIDENTAL, *left_out})
+        for name in content:
+            if kind := getattr(getattr(self, name), "type", None):
+                content[name]["type"] = kind
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def problem(self) -> Problem:
+        """The problem alone."""
+        return Problem(toy_problem=self.toy_problem, noise_schedule=self.noise_schedule)
+
+    def write(self, path: Path) -> None:
+        """Write config.yaml."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
+
+
+def flat(block: dict, prefix: str = "") -> dict:
+    """Return nested dictionaries as one, with dotted keys."""
+    items = {}
+    for key, value in block.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
+
+
+def difference(before: Configuration, now: Configuration) -> dict[str, tuple[Any, Any]]:
+    """Return every key whose value is not the same, with both values (None where it is missing)."""
+    old, new = flat(before.as_dict()), flat(now.as_dict())
+    return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}

@@ -1,0 +1,206 @@
+"""The one store of numbers: what is known of an evaluated run is its metrics.json.
+
+It holds what was trained and how it was sampled (`facts`), every metric with value, standard error and number of
+points, why others have no value, and curves against t. JSON has no infinity and no not-a-number: they stand as text.
+"""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.evaluation.estimates import Curve, Estimate
+from utils.evaluation.registry import Subject, describe, evaluate
+from utils.files import UserError, atomic_write
+from utils.runs.checkpoints import Loaded, load_run, read_checkpoint
+from utils.runs.configuration import INCIDENTAL, Configuration, Problem, difference
+from utils.runs.loading import configure, read_configuration
+from utils.runs.run import ANALYTICAL, Run, code_version
+from utils.score.samplers import Sampling
+
+PROBLEM = ("toy_problem", "noise_schedule")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of a metrics.json, and the folder it stands in."""
+
+    facts: dict[str, Any]
+    estimates: dict[str, Estimate]
+    left_out: dict[str, str]
+    curves: dict[str, Curve]
+    folder: Path
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is the exact score."""
+        return self.facts["experiment"] == ANALYTICAL
+
+    @property
+    def title(self) -> str:
+        """What the run is called on the page and in tables."""
+        experiment, name = self.facts["experiment"], self.facts["run"]
+        if name == "run1":
+            return experiment
+        return f"{experiment} (problem of {name})" if self.is_control else f"{experiment}, {name}"
+
+    @property
+    def competes(self) -> bool:
+        """Whether the run is a method: neither the exact score nor an oracle."""
+        return not (self.is_control or self.facts["oracle"])
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that is solved."""
+        return Problem.model_validate(self.facts["problem"])
+
+    @property
+    def problem_in_words(self) -> str:
+        """The settings of the problem that are not those of base_config.yaml; nothing where all are."""
+        changes = self.facts["configuration_difference"].items()
+        words = [f"{key}={json.dumps(new)}" for key, (_, new) in changes if key.startswith(PROBLEM)]
+        return ", ".join(words)
+
+    def write(self, seconds: Mapping[str, float]) -> None:
+        """Write metrics.json into the folder, with the wall-clock seconds of each part."""
+        metrics = {}
+        for name, estimate in self.estimates.items():
+            about = describe(name)
+            words = {"label": about.label, "unit": about.unit, "definition": about.definition} if about else {}
+            more = {"source": about.source, "better": about.better} if about else {}
+            metrics[name] = estimate._asdict() | words | more
+        content = self.facts | {
+            "wall_clock_seconds": {**seconds, "total": sum(seconds.values())},
+            "metrics": metrics,
+            "left_out": self.left_out,
+            "curves": {name: curve._asdict() for name, curve in self.curves.items()},
+        }
+        with atomic_write(self.folder / "metrics.json") as temporary:
+            temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """Return the record in a metrics.json; raises UserError where it is damaged, or of an older version."""
+        try:
+            facts = json.loads(path.read_bytes())
+            estimates = {
+                name: Estimate(
+                    _number(entry["value"]),
+                    None if entry["standard_error"] is None else _number(entry["standard_error"]),
+                    entry["number_of_points"],
+                    entry["interval"] and tuple(map(_number, entry["interval"])),
+                )
+                for name, entry in facts.pop("metrics").items()
+            }
+            curves = {
+                name: Curve(*([None if v is None else _number(v) for v in curve[part]] for part in Curve._fields))
+                for name, curve in facts.pop("curves").items()
+            }
+            record = cls(facts, estimates, facts.pop("left_out"), curves, path.parent)
+            _ = record.title, record.problem, facts["key"], facts["sampling"], facts["oracle"]
+            return record
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+            raise UserError(f"{path}: not readable ({reason}); analyse the run again, or remove it") from error
+
+
+def _number(value: float | str) -> float:
+    return float(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold: floats with six digits, and as text where they are not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+    return value
+
+
+def evaluate_run(
+    loaded: Loaded, sampling: Sampling, folder: Path, progress: bool = False
+) -> tuple[Record, dict[float, Tensor], dict[str, float]]:
+    """Return the numbers of a run, its samples at times along the sampler, and the seconds of each part.
+
+    The record belongs into `folder`; `progress` shows bars, where there is a terminal. Raises UserError where samples
+    are infinite or not a number, as those of a network are whose output is.
+    """
+    torch.set_num_threads(1)
+    configuration, network = loaded.configuration, loaded.network
+    began = time.perf_counter()
+    states = sampling.draw(network, configuration.toy_problem, progress)
+    if not all(torch.isfinite(x).all() for x in states.values()):
+        raise UserError(f"{loaded.run.title}: left out, since its network's output becomes infinite or not a number")
+    sampled = time.perf_counter()
+    truth, training_set = configuration.build_truth(), configuration.training_set()
+    evaluation = evaluate(Subject(network, truth, training_set, states, sampling.seed), progress)
+    facts = facts_of(loaded, sampling)
+    record = Record(facts, evaluation.estimates, evaluation.skipped, evaluation.curves, folder)
+    return record, states, {"sampling": sampled - began, "metrics": time.perf_counter() - sampled}
+
+
+def evaluated(run: Run, sampling: Sampling) -> Record:
+    """Return the numbers of a trained run from its metrics.json; where it has none as it is now, it is evaluated."""
+    if run.metrics_file.exists():
+        record = Record.read(run.metrics_file)
+        same = record.facts["key"] == read_configuration(run.configuration_file).key()
+        if same and record.facts["sampling"] == sampling.model_dump():
+            return record
+    record, _, seconds = evaluate_run(load_run(run), sampling, run.folder)
+    record.write(seconds)
+    return record
+
+
+def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
+    """Return what was trained, how it was sampled, and by which code."""
+    run, configuration = loaded.run, loaded.configuration
+    return {
+        "experiment": run.experiment,
+        "run": run.name,
+        **what_was_trained(run, configuration),
+        "epochs": read_checkpoint(loaded.checkpoint)["epochs_done"] if loaded.checkpoint else 0,
+        "checkpoint": loaded.checkpoint and loaded.checkpoint.name,  # last.ckpt where best.ckpt is damaged or missing
+        "code_version": code_version(),
+        "sampling": sampling.model_dump(),
+        "network_evaluations_per_sample": sampling.network_evaluations,
+        "problem": configuration.problem.model_dump(mode="json"),
+        "configuration_difference": difference(configure(ANALYTICAL), configuration),
+    }
+
+
+def what_was_trained(run: Run, configuration: Configuration) -> dict[str, Any]:
+    """Return what tells runs apart.
+
+    `key` is of all that is trained; runs of one `group` differ in the seed alone; `baseline` is the group of the same
+    training without a regularizer. The settings are those that the experiment's files do not have.
+    """
+    training, regularizer = {}, {}
+    for name, (_, value) in difference(configure(run.experiment), configuration).items():
+        if name.startswith("regularizer."):
+            regularizer[name.removeprefix("regularizer.")] = value
+        elif name != "seed" and not name.startswith(INCIDENTAL):
+            training[name] = value
+    weight = None if configuration.regularizer is None else configuration.regularizer.weight
+    regularizer.pop("weight", None)
+    return {
+        "key": configuration.key(),
+        "group": configuration.key("seed"),
+        "baseline": configuration.model_copy(update={"regularizer": None}).key("seed"),
+        "training_settings": _words(training),
+        "regularizer_settings": _words(regularizer),
+        "weight": weight,
+        "oracle": configuration.is_oracle,
+        "training_seed": configuration.seed,
+    }
+
+
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(settings.items()))

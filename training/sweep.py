@@ -194,6 +194,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple]:
         {
             "distributed.scheduler.allowed-failures": 100,  # a run goes on elsewhere when its worker dies
             "distributed.scheduler.worker-saturation": 1.0,  # runs are long: none should queue at a busy worker
+            "distributed.worker.profile.enabled": False,
         }
     )
     from distributed import Client
@@ -212,7 +213,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple]:
         else:
             address = stack.enter_context(local_cluster(min(options.workers or usable_processors(), runs)))
         try:
-            client = stack.enter_context(Client(address, set_as_default=False))
+            client = stack.enter_context(Client(address))
         except (ValueError, OSError) as error:
             raise UserError(f"--scheduler {options.scheduler}: {error}") from error
         if not client.scheduler_info()["workers"]:

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from utils.physics.laws import ToyProblem
 from utils.physics.noise_schedule import ExponentialSchedule
-from utils.runs import loading as experiments
+from utils.runs import run as runs
 from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
 
 torch.set_num_threads(1)
@@ -26,7 +26,7 @@ settings.register_profile("same", deadline=None, derandomize=True, database=None
 settings.register_profile("wide", deadline=None, max_examples=2000)
 settings.load_profile("same")
 
-ROOT = experiments.ROOT
+ROOT = runs.ROOT
 
 BASE = [[0.25], [0.75]]
 OTHERS = [[[0.4]], [[0.1], [0.45], [0.8]], [[0.2, 0.3], [0.7, 0.9]]]
@@ -91,8 +91,8 @@ def copy_training(folder):
 
 
 def use_training_folder(folder, monkeypatch):
-    monkeypatch.setattr(experiments, "ROOT", folder.parent)
-    monkeypatch.setattr(experiments, "TRAINING", folder)
+    monkeypatch.setattr(runs, "ROOT", folder.parent)
+    monkeypatch.setattr(runs, "TRAINING", folder)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -19,26 +19,28 @@ import torch
 
 from utils.physics.torus import displacement, wrap, wrapped_normal_score
 from utils.runs.loading import configure
+from utils.runs.run import BASELINE, find_experiments
 
 WINDOW = 10  # epochs: one line picture, one last.ckpt and, at the beginning of a training, nearly ten best.ckpt
 ROUNDS = 25
-BY_HAND = "by hand"
-RUNS = {  # row -> experiment and overrides; the field is drawn every 50 epochs, too rarely for a window
-    "no_regularizer, line figure every 10 epochs": ("no_regularizer",),
-    "no_regularizer, line figure every epoch": ("no_regularizer", "score_viewer.every_n_epochs=1"),
-    "no_regularizer, no figure": ("no_regularizer", "score_viewer.every_n_epochs=100000"),
-    "analytical_regression_regularizer": ("analytical_regression_regularizer",),
-    "fokker_planck_regularizer": ("fokker_planck_regularizer",),
-    "consistency_regularizer": ("consistency_regularizer",),
-    "consistency_with_analytical_guide_regularizer": ("consistency_with_analytical_guide_regularizer",),
-}
+BY_HAND, PLAIN = "by hand", "no_regularizer, line figure every 10 epochs"
+
+
+def runs() -> dict[str, tuple[str, ...]]:
+    """Return row -> experiment and overrides; the field is drawn every 50 epochs, too rarely for a window."""
+    plain = {
+        PLAIN: (BASELINE,),
+        "no_regularizer, line figure every epoch": (BASELINE, "score_viewer.every_n_epochs=1"),
+        "no_regularizer, no figure": (BASELINE, "score_viewer.every_n_epochs=100000"),
+    }
+    return plain | {name: (name,) for name in find_experiments() if name != BASELINE}
 
 
 def seconds_an_epoch(clone: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Return the duration of an epoch of "by hand" and of each of RUNS, trained in a clone, in each round."""
+    """Return the duration of an epoch of "by hand" and of each of runs(), trained in a clone, in each round."""
     with contextlib.ExitStack() as stack:
         trainings = {BY_HAND: by_hand()}
-        for number, (row, (experiment, *overrides)) in enumerate(RUNS.items()):
+        for number, (row, (experiment, *overrides)) in enumerate(runs().items()):
             training = by_run_sh(clone, f"benchmark{number}", experiment, *overrides)
             trainings[row] = stack.enter_context(contextlib.closing(training))
             next(training)  # a warm-up, before the others are started
@@ -54,7 +56,7 @@ def ratio(durations: dict[str, list[float]], row: str, other: str) -> float:
     return median(a / b for a, b in zip(durations[row], durations[other], strict=True))
 
 
-def by_run_sh(clone: Path, name: str, experiment: str, *overrides: str) -> Iterator[float]:
+def by_run_sh(clone: Path, name: str, experiment: str, *overrides: str) -> Generator[float, None, None]:
     """Train a run by run.sh; yield the seconds of an epoch in each window. It is stopped while nobody asks for another.
 
     Raises RuntimeError, with what it said, where the training ends.
@@ -87,7 +89,7 @@ def by_run_sh(clone: Path, name: str, experiment: str, *overrides: str) -> Itera
         process.wait()
 
 
-def by_hand() -> Iterator[float]:
+def by_hand() -> Generator[float, None, None]:
     """Train no_regularizer by hand; yield the seconds of an epoch in each window."""
     epochs = epochs_by_hand()
     while True:

@@ -110,8 +110,9 @@ class ScoreMatching(LightningModule):
         """Write the epoch's scalars, then let the learning rate follow the validation loss."""
         scheduler = self.lr_schedulers()
         self.scalars["learning_rate"] = scheduler.get_last_lr()[0]
-        self.scalars = {name: float(value) for name, value in self.scalars.items()}
-        self.logger.log_metrics(self.scalars, step=self.current_epoch)
+        scalars = {name: float(value) for name, value in self.scalars.items()}
+        self.scalars = dict(scalars)
+        self.logger.log_metrics(scalars, step=self.current_epoch)
         self.check_finite()
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             scheduler.step(self.scalars[MONITOR])

@@ -46,7 +46,7 @@ def slurm_cluster(path: Path):
 
         def check_jobs(self, client) -> None:
             """Raise UserError, with SLURM's reason and output file of each job, where no worker and no job is left."""
-            if client.scheduler_info()["workers"]:
+            if client.nthreads():
                 return
             jobs = [describe_job(job.job_id) for job in self.workers.values()]
             if jobs and not any(job.get("JobState") in ALIVE for job in jobs):

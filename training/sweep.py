@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -138,28 +139,28 @@ def train_all(client, cluster, to_do: list[PlannedRun], sampling: Sampling, outp
 
     ours = f"trainings-{uuid.uuid4().hex}"  # other sweeps may use the same cluster
     client.register_plugin(Trainings(str(ROOT)), name=ours)
-    work, futures, failed = task(ours), {}, []
+    work, waiting, failed, terminal = task(ours), list(to_do), [], sys.stderr.isatty()
+    futures: dict[Any, PlannedRun] = {}
+    bar = tqdm(total=len(to_do), unit="run", dynamic_ncols=True, smoothing=0, mininterval=0.1 if terminal else 30)
     try:
-        for planned in to_do:
-            run, words = planned.run, list(planned.overrides)
-            arguments = (run.experiment, run.name, words, sampling.model_dump(), str(output or ""))
-            futures[client.submit(work, *arguments, key=f"{run.experiment}/{run.name}-{ours}")] = planned
-        pending = set(futures)
-        with tqdm(total=len(to_do), unit="run", desc="runs", dynamic_ncols=True, smoothing=0) as bar:
-            while pending:
-                with contextlib.suppress(TimeoutError):
-                    wait(pending, timeout=1.0, return_when="FIRST_COMPLETED")
-                for future in [future for future in pending if future.done()]:
-                    pending.remove(future)
-                    if fault := _fault(future, futures[future].run):
-                        failed.append(fault)
-                        bar.write(fault, file=sys.stderr)
-                    bar.update()
-                working = {key for keys in client.processing().values() for key in keys}
-                bar.set_postfix_str(_progress(futures[future] for future in pending if future.key in working))
-                if pending and cluster is not None:
-                    cluster.check_jobs(client)
+        while waiting or futures:
+            while waiting and len(futures) < max(len(client.nthreads()), 1):  # a run for each worker, none queued
+                planned = waiting.pop(0)
+                words = (planned.run.experiment, planned.run.name, list(planned.overrides))
+                future = client.submit(work, *words, sampling.model_dump(), str(output or ""), pure=False)
+                futures[future] = planned
+            with contextlib.suppress(TimeoutError):
+                wait(list(futures), timeout=1.0, return_when="FIRST_COMPLETED")
+            for future in [future for future in futures if future.done()]:
+                if fault := _fault(future, futures.pop(future).run):
+                    failed.append(fault)
+                    bar.write(fault, file=sys.stderr)
+                bar.update()
+            bar.set_postfix_str("; ".join(map(_progress, futures.values())), refresh=terminal)
+            if futures and cluster is not None:
+                cluster.check_jobs(client)
     finally:
+        bar.close()
         client.unregister_worker_plugin(ours)  # ends what still runs, and returns when that is saved
         client.cancel(list(futures))
     return failed
@@ -173,13 +174,10 @@ def _fault(future, run: Run) -> str:
     return f"failed: {run.title}: {fault}\n  log: {run.log_file}" if fault else ""
 
 
-def _progress(working: Iterator[PlannedRun]) -> str:
-    states = []
-    for planned in working:
-        done, all_epochs = epochs_written(planned.run.curves_file), planned.configuration.max_epochs
-        name = planned.run.experiment.removesuffix("_regularizer")
-        states.append(f"{name} {done}/{all_epochs}" if done else name)
-    return "; ".join(states[:4]) + (f" and {len(states) - 4} more" if len(states) > 4 else "")
+def _progress(planned: PlannedRun) -> str:
+    done, all_epochs = epochs_written(planned.run.curves_file), planned.configuration.max_epochs
+    name = planned.run.experiment.removesuffix("_regularizer")
+    return f"{name} {done}/{all_epochs}" if done < all_epochs else f"{name}, evaluated"
 
 
 @contextlib.contextmanager
@@ -193,7 +191,6 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple]:
     dask.config.set(
         {
             "distributed.scheduler.allowed-failures": 100,  # a run goes on elsewhere when its worker dies
-            "distributed.scheduler.worker-saturation": 1.0,  # runs are long: none should queue at a busy worker
             "distributed.worker.profile.enabled": False,
         }
     )
@@ -216,7 +213,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple]:
             client = stack.enter_context(Client(address))
         except (ValueError, OSError) as error:
             raise UserError(f"--scheduler {options.scheduler}: {error}") from error
-        if not client.scheduler_info()["workers"]:
+        if not client.nthreads():
             print("No worker is there yet; the runs wait for one.", file=sys.stderr)
         yield client, cluster
 

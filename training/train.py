@@ -173,8 +173,8 @@ def fit(
 
 def check_accelerator(name: str) -> None:
     """Raise UserError where this machine, or this build of torch, has no such device."""
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if name in available and not available[name]():
+    missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if missing.get(name):
         raise UserError(f"accelerator: torch finds no {name} device here; accelerator=cpu is as fast on this problem")
 
 

@@ -64,7 +64,7 @@ class Trainings(WorkerPlugin):
                 self.evaluate(run, sampling, output)
             except Reschedule:
                 raise
-            except (Exception, SystemExit) as error:  # this run has failed, the others need not
+            except Exception as error:  # this run has failed, the others need not
                 if type(error).__name__ != "UserError":
                     traceback.print_exc(file=log)
                 from utils.files import error_message
@@ -112,7 +112,8 @@ def task(plugin: str) -> Callable[..., str]:
     """Return a function that calls `work` of this plugin of the worker it runs on."""
 
     def work(*arguments: Any) -> str:
-        return get_worker().plugins[plugin].work(*arguments)
+        trainings: Any = get_worker().plugins[plugin]
+        return trainings.work(*arguments)
 
     return work
 

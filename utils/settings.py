@@ -6,10 +6,10 @@ type is found before anything runs.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -40,13 +40,13 @@ class AnySubclass:
         def with_default(block: Any) -> Any:
             return {"type": self.default} | block if self.default and isinstance(block, dict) else block
 
-        members = tuple(_with_type(source))
-        union = Annotated[Union[members], Field(discriminator="type"), BeforeValidator(with_default)]  # noqa: UP007
-        return handler.generate_schema(union)
+        choices = {get_args(c.model_fields["type"].annotation)[0]: handler.generate_schema(c) for c in _typed(source)}
+        union = core_schema.tagged_union_schema(choices, discriminator="type")
+        return core_schema.no_info_before_validator_function(with_default, union)
 
 
-def _with_type(base: type[Settings]) -> Iterator[type[Settings]]:
+def _typed(base: type[Settings]) -> Iterator[type[Settings]]:
     for subclass in base.__subclasses__():
-        if "type" in subclass.model_fields:
+        if "type" in subclass.model_fields and get_args(subclass.model_fields["type"].annotation):
             yield subclass
-        yield from _with_type(subclass)
+        yield from _typed(subclass)

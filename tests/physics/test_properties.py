@@ -1,41 +1,43 @@
-"""Random problems, networks and configurations (hypothesis): what holds for the base case holds for all of them.
+"""Random laws, schedules and networks (hypothesis): what holds for the base case holds for all of them.
 
-The cases are the same in every run. Others: `pytest tests/test_properties.py --hypothesis-profile=wide`.
+The cases are the same in every run. Others: `pytest tests/physics/test_properties.py --hypothesis-profile=wide`.
 """
 
 import math
-from string import ascii_lowercase
 
 import torch
-import yaml
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from utils.physics.laws import APART, ToyProblem
+from utils.physics.laws import MIN_DISTANCE, GaussianMixture, ToyProblem
 from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule, time_grid
 from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
-from utils.runs.loading import UserError, configure, flat, read_configuration
 from utils.score.derivatives import value_and_divergence
 from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
 from utils.score.samplers import predictor_corrector
-from utils.settings import Settings
 
+some = settings(max_examples=settings().max_examples // 5)
 DTYPES = st.sampled_from([torch.float32, torch.float64])
 WIDTHS = st.floats(math.log(1e-3), math.log(2)).map(math.exp)
 FAR = {torch.float32: 3, torch.float64: 1000}  # cells that x may be away: float32 keeps 1e-7 of such numbers
 
 
 @st.composite
-def problems(draw, most_atoms=3, most_dimensions=2):
+def laws(draw, most_atoms=3, most_dimensions=2, most_gaussians=3):
+    """One Gaussian, or a mixture of up to three (one is a mixture, too)."""
     atoms, dimensions = draw(st.integers(1, most_atoms)), draw(st.integers(1, most_dimensions))
-    coordinate = st.floats(0, 1, exclude_max=True)
-    rows = draw(st.lists(st.tuples(*[coordinate] * dimensions), min_size=atoms, max_size=atoms))
-    apart = torch.tensor(rows, dtype=torch.double)
-    distances = displacement(apart[:, None], apart).abs().amax(-1) + torch.eye(atoms)
-    assume(distances.min() > APART)
-    return ToyProblem(
-        equilibrium_relative_coordinates=rows, sigma_d=draw(WIDTHS), permutation_symmetric=draw(st.booleans())
-    )
+    row = st.tuples(*[st.floats(0, 1, exclude_max=True)] * dimensions)
+    gaussians = []
+    for _ in range(draw(st.integers(1, most_gaussians))):
+        rows = draw(st.lists(row, min_size=atoms, max_size=atoms))
+        apart = torch.tensor(rows, dtype=torch.double)
+        assume((displacement(apart[:, None], apart).abs().amax(-1) + torch.eye(atoms)).min() > MIN_DISTANCE)
+        gaussians.append({"equilibrium_relative_coordinates": rows, "sigma_d": draw(WIDTHS)})
+    symmetric = draw(st.booleans())
+    if len(gaussians) == 1 and draw(st.booleans()):
+        return ToyProblem(**gaussians[0], permutation_symmetric=symmetric)
+    weighted = [gaussian | {"weight": draw(st.floats(1e-3, 1e3))} for gaussian in gaussians]
+    return GaussianMixture(gaussians=weighted, permutation_symmetric=symmetric)
 
 
 @st.composite
@@ -65,6 +67,7 @@ def test_wrap_is_in_the_cell_and_the_displacement_is_the_nearest_image(one, othe
     assert abs(back - round(back)) < 4 * torch.finfo(dtype).eps  # two sums of numbers below 2
 
 
+@some
 @given(WIDTHS)
 def test_wrapped_normal_is_normalised(sigma):
     n = math.ceil(10 / min(sigma, 1))  # the trapezoidal rule errs by exp(-2 (pi sigma n)^2)
@@ -72,6 +75,7 @@ def test_wrapped_normal_is_normalised(sigma):
     assert abs(wrapped_normal_log_density(u, sigma).exp().mean().item() - 1) < 1e-12
 
 
+@some
 @given(st.data(), WIDTHS, DTYPES)
 def test_wrapped_normal_is_finite_even_and_periodic(data, sigma, dtype):
     u = data.draw(points((1,), dtype))
@@ -86,44 +90,49 @@ def test_wrapped_normal_is_finite_even_and_periodic(data, sigma, dtype):
     assert ((wrapped_normal_score(-u, sigma) + score).abs() <= slack)[inside].all()
 
 
-@given(problems(), st.data(), WIDTHS, DTYPES)
-def test_law_is_finite_periodic_and_symmetric_where_it_should_be(problem, data, width, dtype):
-    x = data.draw(points(problem.shape, dtype))
+@some
+@given(laws(), st.data(), WIDTHS, DTYPES)
+def test_law_is_finite_periodic_and_symmetric_where_it_should_be(law, data, width, dtype):
+    x = data.draw(points(law.shape, dtype))
     sigma = torch.full((len(x),), width, dtype=dtype)
-    log_density, score = problem.log_density(x, sigma), problem.score(x, sigma)
+    log_density, score = law.log_density(x, sigma), law.score(x, sigma)
     assert log_density.shape == (len(x),) and score.shape == x.shape and score.dtype == dtype
     assert torch.isfinite(log_density).all() and torch.isfinite(score).all()
     # Rounding of x moves an exponent by eps / sigma_eff^2 for each component.
-    slack = 64 * x[0].numel() * torch.finfo(dtype).eps / problem.effective_sigma(sigma[:1]).item() ** 2
+    slack = 64 * x[0].numel() * torch.finfo(dtype).eps / law.mode_widths(sigma).min().item() ** 2
     cells = data.draw(st.integers(-FAR[dtype], FAR[dtype]))
-    assert torch.allclose(problem.log_density(x + cells, sigma), log_density, rtol=1e-5, atol=slack * (1 + abs(cells)))
-    order = torch.tensor(data.draw(st.permutations(range(problem.shape[0]))))
-    if problem.permutation_symmetric:
-        assert torch.allclose(problem.log_density(x[:, order], sigma), log_density, rtol=1e-5, atol=slack)
+    assert torch.allclose(law.log_density(x + cells, sigma), log_density, rtol=1e-5, atol=slack * (1 + abs(cells)))
+    order = torch.tensor(data.draw(st.permutations(range(law.shape[0]))))
+    if law.permutation_symmetric:
+        assert torch.allclose(law.log_density(x[:, order], sigma), log_density, rtol=1e-5, atol=slack)
 
 
-@given(problems(), st.data(), WIDTHS)
-def test_score_is_the_gradient_of_the_log_density(problem, data, width):
-    x = data.draw(points(problem.shape)).requires_grad_()
+@some
+@given(laws(), st.data(), WIDTHS)
+def test_score_is_the_gradient_of_the_log_density(law, data, width):
+    x = data.draw(points(law.shape)).requires_grad_()
     sigma = torch.full((len(x),), width, dtype=torch.double)
-    (gradient,) = torch.autograd.grad(problem.log_density(x, sigma).sum(), x)
-    scale = problem.effective_sigma(sigma[:1]).item() ** -2
-    assert torch.allclose(problem.score(x, sigma), gradient, rtol=1e-9, atol=1e-12 * max(scale**1.5, 1))
+    (gradient,) = torch.autograd.grad(law.log_density(x, sigma).sum(), x)
+    # Rounding: the shares of the modes are exponentials of numbers of order 1 / 2 sigma_eff^2.
+    scale = law.mode_widths(sigma).min().item() ** -2
+    assert torch.allclose(law.score(x, sigma), gradient, rtol=1e-9, atol=1e-12 * max(scale**1.5, 1))
 
 
-@given(problems(most_atoms=2, most_dimensions=1), st.floats(0.05, 1))
-def test_law_is_normalised(problem, sigma):
-    n, atoms = math.ceil(4 / sigma), problem.shape[0]  # spectrally accurate, as above
+@some
+@given(laws(most_atoms=2, most_dimensions=1), st.floats(0.05, 1))
+def test_law_is_normalised(law, sigma):
+    n, atoms = math.ceil(4 / sigma), law.shape[0]  # spectrally accurate, as above
     grid = torch.arange(n, dtype=torch.double) / n
     x = torch.cartesian_prod(*[grid] * atoms).reshape(-1, atoms, 1)
-    density = problem.log_density(x, torch.full((len(x),), sigma, dtype=torch.double)).exp()
-    assert abs(density.mean().item() - 1) < 1e-9
+    density = law.log_density(x, torch.full((len(x),), sigma, dtype=torch.double)).exp()
+    assert abs(density.mean().item() - 1) < 1e-12
 
 
-@given(problems(), schedules(), st.data(), DTYPES)
-def test_exact_network_and_its_divergence_are_finite_at_all_times(problem, schedule, data, dtype):
-    x = data.draw(points(problem.shape, dtype))
-    truth = AnalyticalScoreNetwork(problem, schedule)
+@some
+@given(laws(), schedules(), st.data(), DTYPES)
+def test_exact_network_and_its_divergence_are_finite_at_all_times(law, schedule, data, dtype):
+    x = data.draw(points(law.shape, dtype))
+    truth = AnalyticalScoreNetwork(law, schedule)
     for t in (0.0, data.draw(st.floats(0, 1)), 1.0):
         times = torch.full((len(x),), t, dtype=dtype)
         value, divergence = value_and_divergence(truth, x, times)
@@ -131,8 +140,9 @@ def test_exact_network_and_its_divergence_are_finite_at_all_times(problem, sched
         assert torch.isfinite(value).all() and torch.isfinite(divergence).all()
 
 
-@given(problems(), schedules(), st.data(), DTYPES, st.integers(1, 3), st.booleans())
-def test_network_is_finite_periodic_and_equivariant(problem, schedule, data, dtype, layers, equivariant):
+@some
+@given(laws(), schedules(), st.data(), DTYPES, st.integers(1, 3), st.booleans())
+def test_network_is_finite_periodic_and_equivariant(law, schedule, data, dtype, layers, equivariant):
     architecture = Architecture(
         coordinates_embedding_size=8,
         sigma_embedding_size=4,
@@ -141,75 +151,24 @@ def test_network_is_finite_periodic_and_equivariant(problem, schedule, data, dty
         number_of_hidden_layers=layers,
         permutation_equivariant=equivariant,
     )
-    network = MLPScoreNetwork(architecture, schedule, problem.shape).to(dtype)
-    x = data.draw(points(problem.shape, dtype))
+    network = MLPScoreNetwork(architecture, schedule, law.shape).to(dtype)
+    x = data.draw(points(law.shape, dtype))
     t = torch.rand(len(x), dtype=dtype)
     output = network(x, t)
     assert output.shape == x.shape and output.dtype == dtype and torch.isfinite(output).all()
     close = {"rtol": 1e-3, "atol": 1e-4 if dtype == torch.float32 else 1e-10}  # x + 3 keeps 2e-7 in float32
     cells = data.draw(st.integers(-FAR[dtype], FAR[dtype]))
     assert torch.allclose(network(x + cells, t), output, **close)
-    order = torch.tensor(data.draw(st.permutations(range(problem.shape[0]))))
+    order = torch.tensor(data.draw(st.permutations(range(law.shape[0]))))
     if equivariant:
         assert torch.allclose(network(x[:, order], t), output[:, order], **close)
 
 
-@given(problems(), schedules(), st.integers(1, 20), st.integers(0, 2), st.integers(0, 2**32))
-def test_samples_are_in_the_cell(problem, schedule, steps, corrector_steps, seed):
+@some
+@given(laws(), schedules(), st.integers(1, 20), st.integers(0, 2), st.integers(0, 2**32))
+def test_samples_are_in_the_cell(law, schedule, steps, corrector_steps, seed):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(5, *problem.shape, generator=generator)
-    truth = AnalyticalScoreNetwork(problem, schedule)
+    x = torch.rand(5, *law.shape, generator=generator)
+    truth = AnalyticalScoreNetwork(law, schedule)
     x = predictor_corrector(truth, x, time_grid(steps), corrector_steps=corrector_steps, generator=generator)
     assert ((x >= 0) & (x < 1)).all()
-
-
-# --- the configuration loader: a configuration, or a UserError in lines that can be read; nothing else
-
-KEYS = sorted(flat(configure("fokker_planck_regularizer").as_dict()))
-WORDS = st.one_of(st.sampled_from([*KEYS, *{part for key in KEYS for part in key.split(".")}, "type"]), st.text())
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(["linear", "cosine", "consistency", "???", "${seed}", "${data}", "1e400", "0x", "~"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def is_refused_in_lines_that_can_be_read(read):
-    try:
-        assert isinstance(read(), Settings)
-    except UserError as error:
-        lines = str(error).split("\n")
-        assert all(line.strip() and line.isprintable() and ":" in line for line in lines), lines
-    return True
-
-
-@given(st.lists(st.tuples(WORDS, VALUES | st.text()), min_size=1, max_size=3))
-def test_any_override_is_taken_or_refused(pairs):
-    words = [f"{key}={value if isinstance(value, str) else yaml.safe_dump(value)}" for key, value in pairs]
-    assert is_refused_in_lines_that_can_be_read(lambda: configure("fokker_planck_regularizer", words))
-
-
-@given(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
-def test_any_value_in_a_file_is_taken_or_refused(tmp_path_factory, changes):
-    content = configure("fokker_planck_regularizer").as_dict()
-    for key, value in changes.items():
-        *blocks, last = key.split(".")
-        block = content
-        for name in blocks:
-            block = block[name]
-        block[last] = value
-    path = tmp_path_factory.getbasetemp() / "config.yaml"
-    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
-    assert is_refused_in_lines_that_can_be_read(lambda: read_configuration(path))
-
-
-@given(st.binary(max_size=60) | st.text(alphabet=ascii_lowercase + "{}[]:,&*!|>-?'\"#%@ \n\t$.01", max_size=60))
-def test_any_file_is_taken_or_refused(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "config.yaml"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert is_refused_in_lines_that_can_be_read(lambda: read_configuration(path))

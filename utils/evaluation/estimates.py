@@ -80,7 +80,7 @@ class Estimate(NamedTuple):
 
     def scaled(self, factor: float) -> "Estimate":
         """Return the estimate in another unit."""
-        interval = None if self.interval is None else tuple(factor * bound for bound in self.interval)
+        interval = self.interval and (factor * self.interval[0], factor * self.interval[1])
         error = None if self.standard_error is None else factor * self.standard_error
         return Estimate(factor * self.value, error, self.number_of_points, interval)
 

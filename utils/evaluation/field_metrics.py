@@ -107,7 +107,9 @@ def _gaps(subject: Subject, where: str) -> tuple[list[Tensor], list[Tensor]]:
     sampler's finite steps make of a consistent score) cancels in their difference.
     """
     points = points_at(where, subject.truth, subject.effort.per_bin["gap"], subject.generator("gap points"))
-    rule = Consistency(weight=0.0, points=where, time_steps=TIME_STEPS, number_of_steps=STEPS)
+    rule = Consistency.model_validate(
+        {"weight": 0.0, "points": where, "time_steps": TIME_STEPS, "number_of_steps": STEPS}
+    )
     gaps = [
         list(rule.gaps(network, *points, truth=subject.truth, generator=subject.generator(f"gap {where}")))
         for network in (subject.network, subject.truth)

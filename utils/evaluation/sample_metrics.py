@@ -176,7 +176,7 @@ def _transport(x: Tensor, y: Tensor, problem: Law) -> float:
     pairs = displacement(x[:, None, :, None], y[None, :, None]).square().sum(-1)  # (i, j, atom of x, atom of y)
     atoms = range(x.shape[1])
     costs = [sum(pairs[:, :, a, b] for a, b in zip(atoms, order, strict=True)) for order in problem.assignments]
-    cost = torch.stack(costs).amin(0).numpy()
+    cost = torch.stack([torch.as_tensor(c) for c in costs]).amin(0).numpy()
     return cost[linear_sum_assignment(cost)].mean()
 
 

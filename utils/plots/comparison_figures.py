@@ -27,7 +27,8 @@ def comparison_figure(
     `signed` is for what may be negative by chance: the axis is linear as far as most of the errors reach.
     """
     names = list(dict.fromkeys(name for curves in panes.values() for name in curves))
-    styles, keys = line_styles(names), {}
+    styles = line_styles(names)
+    keys: dict[str, list] = {}
     figure = new_figure(
         (5.2 if len(panes) < 3 else 4.2) * len(panes) + 0.6, 4.6 + 0.24 * (-(-len(names) // 2)), layout="constrained"
     )

@@ -123,7 +123,7 @@ def score_error_figure(times: Array, curves: Mapping[str, tuple[Array, Array | N
 
 
 @styled
-def maps_figure(times: Sequence[float], model: Array, exact: Array, error: Array, plane: Plane, title: str) -> Figure:
+def maps_figure(times: Sequence[float], maps: Sequence[Array], plane: Plane, title: str) -> Figure:
     """Return maps over the torus, each (time, n, n): the size of the model's normalised score, the exact, the error.
 
     The first index of a map is the horizontal coordinate. One logarithmic scale serves all.
@@ -134,8 +134,8 @@ def maps_figure(times: Sequence[float], model: Array, exact: Array, error: Array
     figure.subplots_adjust(1.05 / width, 0.6 / height, 1 - 1.25 / width, 1 - 0.85 / height, 0.07, 0.1)
     figure.suptitle(title, y=1 - 0.25 / height)
     names = ("model $|\\sigma s_\\theta|$", "exact $|\\sigma s|$", "error $|\\sigma (s_\\theta - s)|$")
-    for row, name, maps in zip(panes, names, (model, exact, error), strict=True):
-        for axes, values in zip(row, maps, strict=True):
+    for row, name, sizes in zip(panes, names, maps, strict=True):
+        for axes, values in zip(row, sizes, strict=True):
             shown = np.maximum(values, MAGNITUDES.vmin / 10).T
             place = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "bilinear"}
             image = axes.imshow(shown, norm=MAGNITUDES, cmap="cividis", **place)

@@ -28,7 +28,7 @@ from utils.files import atomic_write
 styled = matplotlib.rc_context({"figure.dpi": 150, "axes.titlesize": "medium", "legend.frameon": False})
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
-EXACT = "analytical"  # how the name of an exact score begins
+EXACT = "analytical"  # the first word of the name of an exact score
 FLAT = 1e-3  # nats: what varies less is not worth a line
 MASSES = (0.989, 0.865, 0.393)  # the share of a plane Gaussian within 3, 2 and 1 widths
 SHADES = ("#E3F1FA", "#BCDFF4", "#8CC8EC")
@@ -81,6 +81,7 @@ def regions(draw, grid, log_density, **options):
 
 def line_styles(names: Iterable[str]) -> dict[str, dict]:
     """Return colour and dashes for every name; after the sixth the colours go on with other dashes. Exact is black."""
-    others = [name for name in names if not name.startswith(EXACT)]
+    exact = {name: {"color": "black", "linestyle": "-"} for name in names if f"{name} ".startswith(f"{EXACT} ")}
+    others = [name for name in names if name not in exact]
     styles = {n: {"color": COLOURS[i % 6], "linestyle": DASHES[(i + i // 6) % 6]} for i, n in enumerate(others)}
-    return {name: {"color": "black", "linestyle": "-"} for name in names if name.startswith(EXACT)} | styles
+    return exact | styles

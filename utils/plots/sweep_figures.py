@@ -10,9 +10,7 @@ from utils.plots.style import line_styles, new_figure, styled
 
 
 @styled
-def weights_figure(
-    panes: Mapping[str, tuple[Mapping[str, Sequence[Array]], Sequence[float] | None]], title: str
-) -> Figure:
+def weights_figure(panes: Mapping[str, tuple[Mapping[str, Sequence[Array]], Array | None]], title: str) -> Figure:
     """Return metrics against the weight of a regularizer: heading -> (name -> weights, means, low, high; the baseline's
     mean, low and high or None). Bands and the grey stripe of the baseline are intervals over seeds."""
     names = list(dict.fromkeys(name for curves, _ in panes.values() for name in curves))

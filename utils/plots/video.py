@@ -31,6 +31,7 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
     pixels = {"s": f"{width}x{height}", "pix_fmt": {3: "rgb24", 4: "rgba"}[channels]}
     with atomic_write(path) as temporary:
         process = _start_ffmpeg(temporary, pixels, frames_per_second)
+        assert process.stdin is not None  # a pipe was asked for
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended early, and its message says why
                 for frame in itertools.chain([first], frames):

@@ -81,7 +81,7 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool 
     if has_plane(problem):
         title = record.title + f"\n{Plane(problem).note}" * Plane(problem).is_slice
         maps = magnitude_maps(loaded.network, configuration.build_truth(), torch.tensor(MAP_TIMES))
-        save(figures.maps_figure(MAP_TIMES, *maps, Plane(problem), title), folder / "maps.png")
+        save(figures.maps_figure(MAP_TIMES, maps, Plane(problem), title), folder / "maps.png")
         seconds["figures"] = time.perf_counter() - began
         draw_video(loaded.network, configuration, record.title, folder, keep_frames)
         seconds["video"] = time.perf_counter() - began - seconds["figures"]

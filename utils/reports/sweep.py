@@ -139,7 +139,10 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         save(weights_figure(panes, heading_of(settings)), folder / f"weights{ending}.png")
 
 
-def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.ndarray]], np.ndarray | None]]:
+Panes = dict[str, tuple[dict[str, list[np.ndarray]], np.ndarray | None]]
+
+
+def weights_panes(groups: Sequence[Group]) -> Panes:
     """Return the panes of `weights_figure`: a curve for each regularizer with several weights; nothing without any."""
     curves: dict[str, list[Group]] = {}
     for group in groups:
@@ -150,10 +153,13 @@ def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.
     if not curves:
         return {}
     baseline = next((group for group in groups if group.weight is None), None)
-    panes = {}
+    panes: Panes = {}
     for metric in sorted(shown(), key=lambda metric: not metric.paired)[:4]:
         lines = {name: np.transpose([[g.weight, *_interval(g, metric)] for g in some]) for name, some in curves.items()}
-        panes[metric.heading] = ({n: list(line) for n, line in lines.items()}, baseline and _interval(baseline, metric))
+        panes[metric.heading] = (
+            {name: list(line) for name, line in lines.items()},
+            _interval(baseline, metric) if baseline else None,
+        )
     return panes
 
 

@@ -44,6 +44,8 @@ class AdamW(Settings):
 class LearningRateSchedule(Settings):
     """How the learning rate changes from epoch to epoch."""
 
+    type: str
+
     @property
     def depends_on_max_epochs(self) -> bool:
         """Whether a training of more epochs differs from its first epoch on."""
@@ -185,7 +187,7 @@ class Configuration(Problem):
 
 def flat(block: dict, prefix: str = "") -> dict:
     """Return nested dictionaries as one, with dotted keys."""
-    items = {}
+    items: dict = {}
     for key, value in block.items():
         items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return items

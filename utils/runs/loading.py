@@ -93,7 +93,7 @@ def _value(node: yaml.Node, seen: set[int]) -> Any:
                 raise _refused(key, f"found duplicate key {key.value}" if key.value in content else "a key is no word")
             content[key.value] = _value(value, seen)
         return content
-    return node.value if node.style else _word(node.value)
+    return node.value if getattr(node, "style", None) else _word(node.value)
 
 
 def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
@@ -138,8 +138,9 @@ def _merge(lower: dict, upper: dict) -> dict:
     merged = dict(lower)
     for key, value in upper.items():
         below = lower.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _merge(below, value) if both and value.get("type") in (None, below.get("type")) else value
+        if isinstance(below, dict) and isinstance(value, dict) and value.get("type") in (None, below.get("type")):
+            value = _merge(below, value)
+        merged[key] = value
     return merged
 
 
@@ -176,7 +177,8 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
 
 def _without_union_tags(location: tuple, merged: dict) -> list[str]:
     """Drop the tags that pydantic adds for a union: the user never wrote them."""
-    keys, node = [], merged
+    keys: list[str] = []
+    node: Any = merged
     for part in location:
         if isinstance(node, dict) and part not in node and part == node.get("type", "gaussian"):
             continue

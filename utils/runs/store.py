@@ -99,7 +99,7 @@ class Record:
                 for name, entry in facts.pop("metrics").items()
             }
             curves = {
-                name: Curve(*([None if v is None else _number(v) for v in curve[part]] for part in Curve._fields))
+                name: Curve(*([v if v is None else _number(v) for v in curve[part]] for part in Curve._fields))  # type: ignore[arg-type]
                 for name, curve in facts.pop("curves").items()
             }
             record = cls(facts, estimates, facts.pop("left_out"), curves, path.parent)

@@ -62,7 +62,7 @@ def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True)
     hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
     laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
     result = Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
-    return result if learning else Derivatives(*(None if d is None else d.detach() for d in result))
+    return result if learning else Derivatives(*(d if d is None else d.detach() for d in result))  # type: ignore[arg-type]
 
 
 def _jacobian(fields: Tensor, of: Tensor, **options: bool) -> Tensor:

@@ -27,6 +27,7 @@ from utils.settings import Count, NonNegative, Settings
 class Regularizer(Settings):
     """What all regularizers share: their weight in the loss, and the points at which they are evaluated."""
 
+    type: str
     weight: NonNegative
     burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # score matching alone for so long
     points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
@@ -209,11 +210,11 @@ def hutchinson_residuals(
     def evaluate(x):
         return network(x, t)
 
-    value, time = jvp(lambda t: network(x, t), (t,), (torch.ones_like(t),))
+    value, time = jvp(lambda t: network(x, t), (t,), (torch.ones_like(t),))[:2]
     if form == "score_fpe":
         (advection,) = vjp(evaluate, x)[1](value)
     else:
-        _, advection = jvp(evaluate, (x,), (value,))
+        advection = jvp(evaluate, (x,), (value,))[1]
 
     def second(v):
         if form == "score_fpe":  # grad (v . J v)
@@ -221,8 +222,8 @@ def hutchinson_residuals(
         return jvp(lambda x: jvp(evaluate, (x,), (v,))[1], (x,), (v,))[1]  # v . Hessian . v
 
     signs = (torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1 for _ in range(2))
-    known = [tensor.flatten(1) for tensor in (value, time, advection)]
-    first, other = (_residual(network, t, *known, second(v).flatten(1)) for v in signs)
+    value, time, advection = (tensor.flatten(1) for tensor in (value, time, advection))
+    first, other = (_residual(network, t, value, time, advection, second(v).flatten(1)) for v in signs)
     return first, other
 
 

@@ -100,7 +100,9 @@ def plan(path: Path) -> list[PlannedRun]:
     combinations = sum(len(p.experiments) * p.number_of_combinations(sweep.overrides) for p in sweep.parts)
     if (number := combinations * len(sweep.seeds)) > MAX_RUNS:
         raise UserError(f"{path}: parts: these are {number:,} runs; a sweep has at most {MAX_RUNS:,}")
-    planned, names, faults = {}, {}, []
+    planned: dict[tuple[str, str], PlannedRun] = {}
+    names: dict[Run, str] = {}
+    faults: list[str] = []
     for number, part in enumerate(sweep.parts):
         for experiment, (named, shared), seed in itertools.product(
             part.experiments, part.combinations(sweep.overrides), sweep.seeds

@@ -1,0 +1,1 @@
+"""The ratios that justify design decisions: `python -m benchmarks`."""

@@ -1,0 +1,17 @@
+"""Gaussian mixtures of several shapes. No two modes overlap, and the weights do not sum to 1."""
+
+from utils.physics.laws import GaussianMixture
+
+MIXTURES = [  # a Gaussian is (weight, width, positions)
+    [(1.0, 0.02, [[0.3]]), (2.5, 0.04, [[0.8]])],
+    [(7.0, 0.01, [[0.25], [0.75]]), (2.0, 0.03, [[0.1], [0.45]]), (1.0, 0.02, [[0.45], [0.6]])],
+    [(1.0, 0.01, [[0.1], [0.45], [0.8]]), (3.0, 0.02, [[0.25], [0.6], [0.95]])],
+    [(1.0, 0.01, [[0.2, 0.3], [0.7, 0.9]]), (0.5, 0.03, [[0.6, 0.2], [0.1, 0.5]])],
+]
+
+
+def make_mixture(gaussians=MIXTURES[1], permutation_symmetric=True):
+    """Return the mixture of these Gaussians."""
+    keys = ("weight", "sigma_d", "equilibrium_relative_coordinates")
+    blocks = [dict(zip(keys, gaussian, strict=True)) for gaussian in gaussians]
+    return GaussianMixture(gaussians=blocks, permutation_symmetric=permutation_symmetric)

@@ -1,0 +1,229 @@
+"""The laws of the data, one Gaussian or a mixture: density, exact score and samples belong together.
+
+What holds for any law whatever its numbers (the score is the gradient of the log-density, the density integrates to 1)
+stands in test_properties.py.
+"""
+
+import math
+from itertools import permutations
+
+import pytest
+import torch
+from conftest import BASE, OTHERS, make_problem
+from mixtures import MIXTURES, make_mixture
+from mpmath import mp
+from pydantic import ValidationError
+from scipy import stats
+
+from utils.physics.laws import GaussianMixture
+from utils.physics.torus import displacement, wrap, wrapped_normal_score
+
+LAWS = [
+    make(form, permutation_symmetric=symmetric)
+    for make, forms in ((make_problem, [BASE, *OTHERS]), (make_mixture, MIXTURES))
+    for form in forms
+    for symmetric in (True, False)
+]
+GRID = torch.cartesian_prod(*[torch.arange(100).double() / 100] * 2)[:, :, None]  # resolves widths above 0.01
+
+
+def for_laws(where=lambda law: True):
+    chosen = [law for law in LAWS if where(law)]
+    names = [f"{law.type}-{law.shape}-{'not ' * (not law.permutation_symmetric)}symmetric" for law in chosen]
+    return pytest.mark.parametrize("law", chosen, ids=names)
+
+
+def summed(law, x, sigma):
+    """Log-density and score as the sum over components, permutations and 25 images, with 40 digits."""
+    with mp.workdps(40):
+        sites = range(law.shape[0])
+        orders = list(permutations(sites)) if law.permutation_symmetric else [sites]
+        density, slope = mp.mpf(0), [mp.mpf(0)] * math.prod(law.shape)
+        for weight, width, positions in law.components:
+            variance = mp.mpf(width) ** 2 + mp.mpf(sigma) ** 2
+
+            def normal(u, variance=variance):
+                terms = [(u + k, mp.exp(-((u + k) ** 2) / (2 * variance))) for k in range(-12, 13)]
+                total = mp.fsum(term for _, term in terms)
+                return total / mp.sqrt(2 * mp.pi * variance), -mp.fsum(v * term for v, term in terms) / variance / total
+
+            pairs = [
+                [[normal(mp.mpf(a) - b) for a, b in zip(atom, site, strict=True)] for site in positions] for atom in x
+            ]
+            for order in orders:
+                chosen = [pair for row, j in zip(pairs, order, strict=True) for pair in row[j]]
+                term = weight * mp.fprod(value for value, _ in chosen) / len(orders)
+                density += term
+                slope = [known + term * score for known, (_, score) in zip(slope, chosen, strict=True)]
+        total = mp.fsum(component.weight for component in law.components)
+        score = torch.tensor([float(one / density) for one in slope], dtype=torch.double)
+        return float(mp.log(density / total)), score.view(law.shape)
+
+
+@for_laws()
+def test_density_and_score_are_the_sum_over_components_permutations_and_images(law, generator):
+    for sigma in (0.001, 0.05, 0.3, 0.8):
+        x = torch.rand(1, *law.shape, generator=generator, dtype=torch.double)
+        log_density, score = summed(law, x[0].tolist(), sigma)
+        width = torch.full((1,), sigma, dtype=torch.double)
+        # Rounding: the exponents are up to size / 8 sigma_eff^2, and the modes' shares are exponentials of them.
+        narrowest = law.mode_widths(width).min()
+        precision = torch.finfo(torch.double).eps * (1 + x.numel() / narrowest**2).item()
+        assert law.log_density(x, width).item() == pytest.approx(log_density, rel=0, abs=precision)
+        assert (law.score(x, width)[0] - score).abs().max() < precision * max(1 / narrowest, score.abs().max())
+
+
+@pytest.mark.parametrize("coordinates", [BASE, *OTHERS])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mixture_of_one_is_the_toy_problem_bit_for_bit(coordinates, symmetric, dtype):
+    toy = make_problem(coordinates, 0.01, symmetric)
+    one = make_mixture([(0.3, 0.01, coordinates)], symmetric)
+    x, sigma = torch.rand(50, *toy.shape, dtype=dtype), torch.rand(50, dtype=dtype) / 2 + 1e-3
+    for name in ("log_density", "log_terms", "score", "ridge_distance", "standardised", "nearest_mode"):
+        results = getattr(one, name)(x, sigma), getattr(toy, name)(x, sigma)
+        assert all(map(torch.equal, *results)) if name == "nearest_mode" else torch.equal(*results), name
+    for name, argument in (("sample", 50), ("sample_noised", sigma)):
+        assert torch.equal(*(getattr(law, name)(argument, torch.Generator().manual_seed(1)) for law in (one, toy)))
+    assert torch.equal(one.modes(), toy.modes()) and torch.equal(one.mode_weights(), toy.mode_weights())
+    assert (one.mean_width, one.stray_radius) == (toy.mean_width, toy.stray_radius)
+
+
+@for_laws(lambda law: law.shape[0] > 1)
+def test_symmetric_law_commutes_with_permutations_and_the_other_does_not(law, generator):
+    x, sigma = torch.rand(100, *law.shape, generator=generator).double(), torch.full((100,), 0.1).double()
+    same = torch.allclose(law.score(x.roll(1, 1), sigma), law.score(x, sigma).roll(1, 1))
+    assert same == law.permutation_symmetric
+
+
+@for_laws()
+def test_samples_are_not_permuted_and_have_the_shares_and_widths_of_their_components(law, generator):
+    n = 20_000
+    u, mode, _ = law.nearest_mode(law.sample(n, generator), torch.zeros(n))
+    assert (mode % len(law.assignments) == 0).all()  # the first is the identity
+    total = sum(component.weight for component in law.components)
+    for k, component in enumerate(law.components):
+        cloud, share = u[mode == k * len(law.assignments)], component.weight / total
+        assert abs(len(cloud) / n - share) <= 4 * math.sqrt(share * (1 - share) / n)  # four standard errors, thrice
+        assert abs(cloud.mean()) < 4 * component.width / cloud.numel() ** 0.5
+        assert cloud.std().item() == pytest.approx(component.width, rel=4 / (2 * cloud.numel()) ** 0.5)
+
+
+@for_laws()
+def test_noised_samples_have_the_shares_of_the_modes_and_their_distance_is_chi(law, generator):
+    """Every sample has its own noise; the modes are so far apart that the nearest is the one it came from."""
+    sigma = 0.001 + 0.01 * torch.rand(10_000, generator=generator).double()
+    x = law.sample_noised(sigma, generator)
+    u, mode, width = law.nearest_mode(x, sigma)
+    own = torch.tensor([component.width for component in law.components]).double()[mode // len(law.assignments)]
+    assert torch.allclose(width, torch.hypot(own, sigma), rtol=1e-6)
+    standardised = law.standardised(x, sigma)
+    assert torch.equal(standardised, u / width[:, None, None])
+    r = standardised.flatten(1).norm(dim=1)
+    assert stats.kstest(r.numpy(), stats.chi(x[0].numel()).cdf).pvalue > 1e-4
+    counts = torch.bincount(mode, minlength=len(law.mode_weights()))
+    assert len(counts) == 1 or stats.chisquare(counts, law.mode_weights() * len(x)).pvalue > 1e-4
+
+
+@for_laws(lambda law: law.shape == (2, 1))
+@pytest.mark.parametrize("sigma", [0.01, 0.2])
+def test_noised_samples_follow_the_density(law, sigma, generator):
+    """Fourier moments, which know of weights, places and widths, over samples and over the density."""
+
+    def moments(x):
+        waves = torch.tensor([[1, 0], [0, 1], [1, 1], [1, -1], [2, 0], [0, 2]]).double()
+        phases = 2 * torch.pi * waves @ x[:, :, 0].T
+        return torch.cat([phases.cos(), phases.sin()])
+
+    density = law.log_density(GRID, torch.full((len(GRID),), sigma).double()).exp()
+    drawn = moments(law.sample_noised(torch.full((40_000,), sigma).double(), generator))
+    error = drawn.std(1) / drawn.shape[1] ** 0.5
+    assert ((drawn.mean(1) - (moments(GRID) * density).mean(1)).abs() < 4.5 * error).all()  # 96 times in all
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("make", [make_problem, make_mixture])
+def test_density_integrates_to_one(make, symmetric):
+    for sigma in (0.02, 0.2, 0.6):  # the trapezoidal rule on the torus is spectrally accurate
+        density = make(permutation_symmetric=symmetric).log_density(GRID, torch.full((len(GRID),), sigma).double())
+        assert density.exp().mean().item() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("atoms_and_dimensions", [(2, 1), (1, 3), (4, 3)])
+def test_a_stray_has_the_probability_exp_of_minus_12_5(atoms_and_dimensions):
+    """By the closed forms of the chi distribution's tail with 2, 3 and 12 degrees of freedom."""
+    atoms, dimensions = atoms_and_dimensions
+    positions = [[i / 4] * dimensions for i in range(atoms)]
+    r = make_problem(positions).stray_radius
+    assert make_mixture([(1.0, 0.1, positions), (2.0, 0.2, positions)]).stray_radius == r
+    h = r**2 / 2
+    tail = {
+        2: math.exp(-h),
+        3: math.erfc(r / math.sqrt(2)) + math.sqrt(2 / math.pi) * r * math.exp(-h),
+        12: math.exp(-h) * sum(h**j / math.factorial(j) for j in range(6)),
+    }
+    assert tail[atoms * dimensions] == pytest.approx(math.exp(-12.5), rel=1e-9)
+
+
+def test_floor_of_score_matching_has_its_closed_form(generator):
+    """Without symmetrisation E|sigma grad log K|^2 - E|sigma s|^2 = sigma_d^2 / sigma_eff^2, while wrapping is rare."""
+    problem, n = make_problem(permutation_symmetric=False), 40_000
+    for sigma in (0.003, 0.02):
+        width = torch.full((n,), sigma, dtype=torch.double)
+        x_0 = problem.sample(n, generator).double()
+        x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator, dtype=torch.double))
+        target = sigma * wrapped_normal_score(displacement(x, x_0), sigma)
+        difference = (target - sigma * problem.score(x, width)).square().mean((1, 2))
+        expected = 0.01**2 / (0.01**2 + sigma**2)
+        assert abs(difference.mean() - expected) < 4 * difference.std() / n**0.5
+
+
+def test_nearest_mode_is_found_across_the_boundary_and_in_its_own_widths():
+    x, sigma = torch.tensor([[[0.99], [0.52]], [[0.5], [0.01]]]), torch.zeros(2)
+    u, mode, width = make_problem([[0.02], [0.5]]).nearest_mode(x, sigma)
+    assert mode.tolist() == [0, 1] and width.tolist() == pytest.approx([0.01, 0.01])
+    assert torch.allclose(u.flatten(), torch.tensor([-0.03, 0.02, 0.0, -0.01]), atol=1e-6)
+    # At 0.5 both modes are 0.2 away: 10 widths of the one, 4 of the other.
+    u, mode, width = make_mixture([(9.0, 0.02, [[0.3]]), (1.0, 0.05, [[0.7]])]).nearest_mode(x[:, :1] * 0 + 0.5, sigma)
+    assert mode.tolist() == [1, 1] and u.flatten().tolist() == pytest.approx([-0.2, -0.2])
+
+
+def test_ridge_distance_is_the_gap_between_the_two_best_modes():
+    x, sigma = torch.tensor([[[0.5], [0.5]], [[0.25], [0.75]]]).double(), torch.full((2,), 0.1, dtype=torch.double)
+    on, off = make_problem(sigma_d=0.1).ridge_distance(x, sigma).tolist()
+    # In the mode both atoms are 1/2 from their other sites: two images of equal weight there, one here.
+    assert (on, off) == pytest.approx((0, 2 * (0.5**2 / 0.04 - math.log(2))), abs=1e-8)
+    assert make_problem(permutation_symmetric=False).ridge_distance(x, sigma).tolist() == [math.inf, math.inf]
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[0.1], [0.1]], [[0.1], [0.2, 0.3]], [[1.0]], [[-0.1]], [[float("nan")]]])
+def test_impossible_positions_are_refused(rows):
+    with pytest.raises(ValidationError):
+        make_problem(rows)
+    with pytest.raises(ValidationError, match=r"gaussians\.0\.equilibrium_relative_coordinates"):
+        make_mixture([(1.0, 0.1, rows)])
+
+
+@pytest.mark.parametrize(
+    ("gaussians", "fault"),
+    [
+        ([], "gaussians"),
+        ("all", "gaussians"),
+        ([3], "gaussians.0"),
+        *(([(1.0, 0.1, BASE), (weight, 0.1, BASE)], "gaussians.1.weight") for weight in (0, -1.0, math.nan, "1", True)),
+        *(([(1.0, width, BASE)], "gaussians.0.sigma_d") for width in (0, -0.1, 101, math.inf, None)),
+        ([(1.0, 0.1, BASE), (1.0, 0.1, [[0.2]])], "the same number of atoms"),
+        ([(1.0, 0.1, BASE), (1.0, 0.1, [[0.2, 0.3], [0.7, 0.9]])], "the same number of atoms"),
+        ([(1.0, 0.1, [[i / 8] for i in range(6)])] * 2, "these are 1440"),
+    ],
+)
+def test_impossible_mixtures_are_refused(gaussians, fault):
+    with pytest.raises(ValidationError, match=fault):
+        if gaussians and isinstance(gaussians[0], tuple):
+            make_mixture(gaussians)
+        GaussianMixture.model_validate({"gaussians": gaussians, "permutation_symmetric": True})
+
+
+def test_settings_are_immutable(problem):
+    with pytest.raises(ValidationError):
+        problem.sigma_d = 0.02

@@ -112,6 +112,26 @@ def signals_restored():
         yield
 
 
+def snapshot(folder):
+    """Return everything below a folder: files with their content, and folders."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*") if not path.is_fifo()}
+
+
+def refused(main, words, capsys, folder):
+    """Run a command that must be refused and change nothing in a folder; return the lines it says."""
+    before = snapshot(folder)
+    capsys.readouterr()
+    try:
+        status = main(words)
+    except SystemExit as end:  # argparse
+        status = end.code
+    printed = capsys.readouterr()
+    assert status == 2
+    assert snapshot(folder) == before
+    assert printed.out == "" and "Traceback" not in printed.err
+    return [line for line in printed.err.splitlines() if not line.startswith(("usage:", "   "))]
+
+
 def make_clone(folder):
     """Copy the repository without what running it leaves behind."""
     left_out = shutil.ignore_patterns(".*", "output", "config.yaml", "__pycache__", "generated_artifacts", "docs")

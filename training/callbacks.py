@@ -38,31 +38,21 @@ class Progress(Callback):
     """One bar over the epochs, with the losses and the time left."""
 
     def on_train_start(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Open the bar where a resumed run goes on."""
-        self.bar = tqdm(
-            total=trainer.max_epochs,
-            initial=trainer.current_epoch,
-            unit="epoch",
-            desc="training",
-            dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,
-        )
+        total, initial, seconds = trainer.max_epochs, trainer.current_epoch, 0.2 if sys.stderr.isatty() else 10.0
+        self.bar = tqdm(None, "training", total, initial=initial, unit="epoch", dynamic_ncols=True, mininterval=seconds)
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Move the bar on."""
         loss, validation = module.scalars["score_matching_loss/training"], module.scalars[MONITOR]
         path_kl = module.scalars[PATH_KL]
         self.bar.set_postfix_str(f"loss {loss:.4f}, validation {validation:.4f}, path KL {path_kl:.3f}", refresh=False)
         self.bar.update()
 
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Close the bar."""
         self.bar.close()
 
     def on_exception(self, trainer: Trainer, module: ScoreMatching, exception: BaseException) -> None:
-        """Close the bar, so that the message stands on a line of its own."""
         if hasattr(self, "bar"):
-            self.bar.close()
+            self.bar.close()  # so that the message stands on a line of its own
 
 
 class LastCheckpoint(Checkpoint):
@@ -75,12 +65,10 @@ class LastCheckpoint(Checkpoint):
         self.path = path
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Save from time to time."""
         if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Save when the training is finished, or was stopped."""
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
@@ -112,7 +100,6 @@ class StopCleanly(Callback):
             signal.signal(number, stop)
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Stop after this epoch."""
         trainer.should_stop = trainer.should_stop or self.asked.is_set()
 
 
@@ -120,7 +107,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are renamed into place, so that a reader or a crash never meets half of one."""
 
     def save_checkpoint(self, checkpoint: dict, path: Any, storage_options: Any = None) -> None:
-        """Write beside the final name, then rename."""
         content = io.BytesIO()  # torch's own writer does not say why a full disk took no more
         torch.save(checkpoint, content)
         with atomic_write(path) as temporary:
@@ -150,7 +136,6 @@ class RunLogger(TensorBoardLogger):
         self.curves = Curves(run.curves_file, epochs_done)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Write the scalars of an epoch to both."""
         super().log_metrics(metrics, step)
         self.curves.append(step or 0, metrics)
 
@@ -208,7 +193,6 @@ class ScoreLine(ScorePicture):
         return ScoreLineFigure(*(array.numpy() for array in arrays), self.line.label)
 
     def draw(self, network: ScoreNetwork, title: str) -> bytes:
-        """Return the PNG of the network's score along the line."""
         return self.figure.png(self.line.along(network, self.times).numpy(), title)
 
 
@@ -236,5 +220,4 @@ class ScoreField(ScorePicture):
         return np.stack([self.field.arrows(network, t) for t in self.times])
 
     def draw(self, network: ScoreNetwork, title: str) -> bytes:
-        """Return the PNG of the network's field."""
         return self.figure.png(self.arrows(network), title)

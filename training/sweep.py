@@ -7,14 +7,14 @@ and evaluates one run after another; all state is in the folders of the runs.
 import argparse
 import contextlib
 import logging
-import os
 import shlex
 import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 
 from tqdm import tqdm
 
+from training import slurm
 from utils.files import UserError, error_message
 from utils.runs.checkpoints import is_finished
 from utils.runs.curves import epochs_written
@@ -43,25 +44,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "The same command again continues interrupted runs and leaves finished ones alone. Ctrl-C ends all cleanly, "
         "with checkpoints. Then: python analyse_experiments.py --sweep NAME",
     )
-    what = parser.add_mutually_exclusive_group()
+    add, what, where = parser.add_argument, parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
     what.add_argument("--config", type=Path, default=ROOT / CONFIG, help=f"the grid (default: {CONFIG})")
-    what.add_argument(
-        "--all", action="store_true", help="instead of a grid: run1 of every experiment as shipped, with all pictures"
-    )
-    parser.add_argument("--experiments", nargs="+", metavar="NAME", help="with --all: only these")
-    parser.add_argument(
-        "--workers", type=_count, metavar="N", help="runs at once (default: one a processor; with --slurm one a run)"
-    )
-    parser.add_argument("--results", type=Path, metavar="FILE", help="leave out the runs whose results this file holds")
-    where = parser.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="instead: run1 of every experiment, with all pictures")
+    add("--experiments", nargs="+", metavar="NAME", help="with --all: only these")
+    add("--workers", type=_count, metavar="N", help="runs at once (default: one a processor; with --slurm one a run)")
+    add("--results", type=Path, metavar="FILE", help="leave out the runs whose results this file holds")
     where.add_argument("--scheduler", metavar="ADDRESS", help="use a running Dask cluster, for example tcp://host:8786")
-    where.add_argument(
-        "--slurm", type=Path, metavar="FILE", help="submit workers to SLURM; a YAML file of dask_jobqueue.SLURMCluster"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the runs, and with --slurm the job script; start nothing"
-    )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    where.add_argument("--slurm", type=Path, metavar="FILE", help="use SLURM; YAML for dask_jobqueue.SLURMCluster")
+    add("--dry-run", action="store_true", help="show the runs, and with --slurm the job script; start nothing")
+    add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
 
 
@@ -106,8 +98,8 @@ def sweep(options: argparse.Namespace) -> int:
     to_do = [PlannedRun(Run(ANALYTICAL), (), configure(ANALYTICAL)), *runs[::-1]] if output else runs
     failed = []
     if to_do:
-        with open_client(options, len(to_do)) as (client, cluster):
-            failed = train_all(client, cluster, to_do, sampling, output)
+        with open_client(options, len(to_do)) as (client, check):
+            failed = train_all(client, check, to_do, sampling, output)
     elapsed = timedelta(seconds=round(time.monotonic() - began))
     print(f"{len(runs) - len(failed)} of {len(runs)} runs are trained and evaluated; took {elapsed}")
     if output:
@@ -124,15 +116,18 @@ def dry_run(options: argparse.Namespace, runs: list[PlannedRun]) -> int:
         state = "finished" if state == "begun" and is_finished(planned.run) else state
         print(f"{state:8}  {planned.run.experiment} {shlex.join(planned.overrides)}")
     if options.slurm:
-        from training.slurm import slurm_cluster
-
-        with slurm_cluster(options.slurm) as cluster:
+        with slurm.slurm_cluster(options.slurm) as cluster:
             print(cluster.job_script())
     return 0
 
 
-def train_all(client, cluster, to_do: list[PlannedRun], sampling: Sampling, output: Path | None) -> list[str]:
-    """Train and evaluate runs on a cluster, show how far they are, and return a line on each that failed."""
+def train_all(
+    client: Any, check: Callable[[], None], to_do: list[PlannedRun], sampling: Sampling, output: Path | None
+) -> list[str]:
+    """Train and evaluate runs on a cluster, show how far they are, and return a line on each that failed.
+
+    `check` is called while no worker is there; it may raise.
+    """
     from distributed import wait
 
     from training.worker import Trainings, task
@@ -157,8 +152,8 @@ def train_all(client, cluster, to_do: list[PlannedRun], sampling: Sampling, outp
                     bar.write(fault, file=sys.stderr)
                 bar.update()
             bar.set_postfix_str("; ".join(map(_progress, futures.values())), refresh=terminal)
-            if futures and cluster is not None:
-                cluster.check_jobs(client)
+            if futures and not client.nthreads():
+                check()
     finally:
         bar.close()
         client.unregister_worker_plugin(ours)  # ends what still runs, and returns when that is saved
@@ -166,7 +161,7 @@ def train_all(client, cluster, to_do: list[PlannedRun], sampling: Sampling, outp
     return failed
 
 
-def _fault(future, run: Run) -> str:
+def _fault(future: Any, run: Run) -> str:
     try:
         fault = future.result()
     except Exception as error:  # of Dask, or of the worker's machine
@@ -181,12 +176,14 @@ def _progress(planned: PlannedRun) -> str:
 
 
 @contextlib.contextmanager
-def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple]:
-    """Yield a client of the cluster that the command line asks for, and the SLURM cluster if it is one.
+def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Yield a client of the cluster that the command line asks for, and what raises where no worker can come any more.
 
     A cluster that was created here is closed on exit.
     """
     import dask
+    from dask.system import CPU_COUNT
+    from distributed import Client
 
     dask.config.set(
         {
@@ -194,31 +191,26 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple]:
             "distributed.worker.profile.enabled": False,
         }
     )
-    from distributed import Client
-
     for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):  # what matters is said here
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        cluster = None
-        if options.scheduler is not None:
-            address = options.scheduler
-        elif options.slurm:
-            from training.slurm import slurm_cluster
-
-            address = cluster = stack.enter_context(slurm_cluster(options.slurm))
-            cluster.submit(min(options.workers or runs, runs))
-        else:
-            address = stack.enter_context(local_cluster(min(options.workers or usable_processors(), runs)))
+        address, check = options.scheduler, lambda: None
+        if options.slurm:
+            address = stack.enter_context(slurm.slurm_cluster(options.slurm))
+            slurm.submit(address, min(options.workers or runs, runs))
+            check = partial(slurm.check_jobs, address)
+        elif address is None:
+            address = stack.enter_context(local_cluster(min(options.workers or CPU_COUNT, runs)))
         try:
             client = stack.enter_context(Client(address))
         except (ValueError, OSError) as error:
             raise UserError(f"--scheduler {options.scheduler}: {error}") from error
         if not client.nthreads():
             print("No worker is there yet; the runs wait for one.", file=sys.stderr)
-        yield client, cluster
+        yield client, check
 
 
-def local_cluster(workers: int):
+def local_cluster(workers: int) -> Any:
     """Return a Dask cluster of processes on this machine. They do not see a Ctrl-C: this process tells them to stop."""
     from distributed import LocalCluster
 
@@ -228,11 +220,6 @@ def local_cluster(workers: int):
         return LocalCluster(n_workers=workers, threads_per_worker=1, **quiet)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def usable_processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """What a Dask worker does: trains and evaluates one run after another, in its own process.
 
-A worker may be told to stop, or be killed. Told to stop, it finishes the epoch and saves; Dask gives the run to another
-worker, which continues it. Killed, it loses at most the epochs since the last checkpoint: the lock on the run ends with
-the process, so the next worker waits for it and continues.
+Told to stop, a worker finishes the epoch and saves; Dask gives the run to another one, which continues it. Killed, it
+loses the epochs since the last checkpoint: the lock on the run ends with the process, and the next worker continues.
 """
 
 import asyncio
@@ -45,43 +44,37 @@ class Trainings(WorkerPlugin):
             await asyncio.sleep(0.05)
 
     def work(self, experiment: str, name: str, overrides: list[str], sampling: dict[str, Any], output: str) -> str:
-        """Train a run, evaluate it, and return what went wrong, or nothing.
+        """Train a run, evaluate it, and return what went wrong, or nothing; what it prints goes to its log.
 
         With `output` everything that an analysis makes of a run is written there, else metrics.json beside the run.
         """
+        from utils.files import UserError, error_message
         from utils.runs.run import Run
 
         run = Run(experiment, name)
         run.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            self.busy,
-            run.log_file.open("a", encoding="utf-8") as log,
-            contextlib.redirect_stdout(log),
-            contextlib.redirect_stderr(log),
-        ):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.busy)
+            log = stack.enter_context(run.log_file.open("a", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(log))
+            stack.enter_context(contextlib.redirect_stderr(log))
             try:
                 self.train(run, overrides)
-                self.evaluate(run, sampling, output)
+                evaluate(run, sampling, output)
             except Reschedule:
                 raise
             except Exception as error:  # this run has failed, the others need not
-                if type(error).__name__ != "UserError":
-                    traceback.print_exc(file=log)
-                from utils.files import error_message
-
-                print(error_message(error), file=log)
+                print(error_message(error) if isinstance(error, UserError) else traceback.format_exc())
                 return error_message(error)
         return ""
 
-    def train(self, run, overrides: list[str]) -> None:
+    def train(self, run: Any, overrides: list[str]) -> None:
         """Train until the run is finished; raises Reschedule where this worker is to stop before."""
         from training.train import RunIsBusy, train
         from utils.runs.checkpoints import is_finished
         from utils.runs.loading import configure
 
-        if run.experiment == "analytical":
-            return
-        while not self.stop.is_set():
+        while run.experiment != "analytical" and not self.stop.is_set():
             try:
                 train(run, configure(run.experiment, overrides), overrides=overrides, stop=self.stop)
                 break
@@ -90,22 +83,20 @@ class Trainings(WorkerPlugin):
         if self.stop.is_set() and not is_finished(run):
             raise Reschedule
 
-    def evaluate(self, run, sampling: dict[str, Any], output: str) -> None:
-        """Evaluate a finished run, where that was not done before."""
-        from utils.score.samplers import Sampling
 
-        how = Sampling(**sampling)
-        from utils.runs.checkpoints import load_run
+def evaluate(run: Any, sampling: dict[str, Any], output: str) -> None:
+    """Evaluate a finished run, where that was not done before."""
+    from utils.runs.checkpoints import load_run
+    from utils.runs.store import evaluated
+    from utils.score.samplers import Sampling
 
-        if output:
-            from utils.reports.experiment import analyse_run, is_analysed
+    if not output:
+        evaluated(run, Sampling(**sampling))
+        return
+    from utils.reports.experiment import analyse_run, is_analysed
 
-            if not is_analysed(load_run(run, fall_back=True), how, Path(output)):
-                analyse_run(run, how, Path(output))
-            return
-        from utils.runs.store import evaluated
-
-        evaluated(run, how)
+    if not is_analysed(load_run(run, fall_back=True), Sampling(**sampling), Path(output)):
+        analyse_run(run, Sampling(**sampling), Path(output))
 
 
 def task(plugin: str) -> Callable[..., str]:

@@ -3,274 +3,219 @@
 import json
 import os
 import pkgutil
+import random
 import re
+import shlex
 import signal
-import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from conftest import (
-    ROOT,
-    active_environment,
-    copy_training,
-    in_shell,
-    make_clone,
-    mounted,
-    restored_signals,
-    use_training_folder,
-)
-from tensorboard.summary.writer.record_writer import RecordWriter
-from trained import equal, events, outcome, steps, train
+from conftest import ROOT, active_environment, make_clone, mounted, use_training_folder
+from trained import differences, outcome, steps, train
 
-from training.callbacks import SAVE_EVERY_N_EPOCHS, WholeFilesOnly
 from training.lightning_module import MONITOR, ScoreMatching
-from training.train import main
+from utils.runs.checkpoints import read_checkpoint
+from utils.runs.curves import epochs_written
 
-LONG = (
-    "max_epochs=60",
-    "data.training_set_size=2048",
-    "scheduler={type: plateau, patience: 1, factor: 0.5}",  # has a state, and the spaces must survive in the command
-    "optimizer.learning_rate=0.01",
-    "score_viewer.every_n_epochs=25",
-    "score_viewer.field_every_n_epochs=1000",
+EXPERIMENT, EPOCHS = "consistency_regularizer", 16  # its points, like the data, are other random numbers every epoch
+WORDS = (
+    f"max_epochs={EPOCHS}",
+    "data={training_set_size: 512, validation_set_size: 128, batch_size: 128}",
+    "scheduler={type: plateau, patience: 0, factor: 0.5}",  # has a state, and the spaces must survive in the command
+    "optimizer.learning_rate=0.05",
+    "score_viewer={every_n_epochs: 6, field_every_n_epochs: 1000}",
 )
+
+
+def train_here(runs, name):
+    with pytest.MonkeyPatch.context() as patch:
+        use_training_folder(runs.parent.parent, patch)
+        return train("--run-name", name, *WORDS, experiment=EXPERIMENT)
+
+
+def epochs_saved(folder):
+    last = folder / "checkpoints" / "last.ckpt"
+    return read_checkpoint(last)["epochs_done"] if last.exists() else 0  # raises where it is damaged
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Where the long runs are: their folder in a copy of the repository."""
-    return make_clone(tmp_path_factory.mktemp("long") / "copy") / "training" / "no_regularizer" / "output"
-
-
-def train_long(runs, name):
-    with pytest.MonkeyPatch.context() as patch:
-        use_training_folder(runs.parent.parent, patch)
-        return main(["no_regularizer", "--run-name", name, *LONG])
+    """The folder of the runs, in a copy of the repository. `whole` is there, which was not interrupted."""
+    folder = make_clone(tmp_path_factory.mktemp("interrupted") / "copy") / "training" / EXPERIMENT / "output"
+    assert train_here(folder, "whole") == 0
+    whole = outcome(folder / "whole")
+    assert steps(whole["scalars"][MONITOR]) == [*range(EPOCHS)]
+    assert [step for step, _ in whole["pictures"]["score_along_the_line"]] == [5, 11]
+    assert len({rate for _, rate in whole["scalars"]["learning_rate"]}) > 2
+    return folder
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(runs):
-    with restored_signals():
-        assert train_long(runs, "whole") == 0
-    expected = outcome(runs / "whole")
-    assert steps(expected["scalars"][MONITOR]) == [*range(60)]
-    assert [step for step, _ in expected["pictures"]["score_along_the_line"]] == [24, 49]
-    return expected
-
-
-def interrupt(runs, name, number, until, wait=0.0):
-    """Start the long run, and send it a signal once a file is there; return status, output and the time it took."""
-    command = ["bash", str(runs.parent / "run.sh"), "--run-name", name, *LONG]
+def forked(runs):
+    """Return a function that trains in a process of its own, with or without a signal; see helpers/killed.py."""
+    copy = runs.parent.parent.parent
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / "killed.py")]
+    variables = active_environment(PYTHONPATH=str(copy))
     with subprocess.Popen(
-        command, env=active_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=copy, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        while not (runs / name / "checkpoints" / until).exists():
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.01)
-        time.sleep(wait)
-        began = time.monotonic()
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[0]
-        return process.returncode, said, time.monotonic() - began
+
+        def train_forked(name, experiment=EXPERIMENT, words=WORDS, **how):
+            print(
+                json.dumps(how | {"experiment": experiment, "name": name, "words": words}),
+                file=process.stdin,
+                flush=True,
+            )
+            return json.loads(process.stdout.readline())
+
+        yield train_forked
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_and_the_command_it_prints_end_in_the_same_weights(runs, uninterrupted, number, status):
-    name = f"stopped_with_{status}"
-    returned, said, seconds = interrupt(runs, name, number, until="best.ckpt")
-    assert returned == status
-    assert "Traceback" not in said
-    assert (
-        seconds < 10
-    )  # 0.5 on an idle machine, but this one may be busy; the epochs below say that it stopped at once
-    message, command = said.splitlines()[-1].split(" To continue: ")
-    epochs = int(message.removeprefix(f"no_regularizer, {name}: stopped after ").removesuffix(" epochs."))
-    assert 1 <= epochs < 60
-    done = in_shell("bash", "-c", command, cwd=runs.parent.parent.parent)
-    assert done.returncode == 0, done.stderr
-    assert f"continues after {epochs} epochs" in done.stdout
-    result = outcome(runs / name)
-    assert [key for key in uninterrupted if not equal(result[key], uninterrupted[key])] == []
+def test_run_sh_that_is_interrupted_prints_the_command_that_goes_on_and_so_does_that_one(runs):
+    folder = runs / "stopped"
+    command, before = shlex.join(["bash", str(runs.parent / "run.sh"), "--run-name", "stopped", *WORDS]), 0
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd="/",
+            env=active_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            while epochs_written(folder / "curves.csv") <= before + 1:
+                assert process.poll() is None, process.stdout.read()
+                time.sleep(0.003)
+            process.send_signal(number)
+            said = process.communicate(timeout=60)[0]
+        assert process.returncode == status and "Traceback" not in said, said
+        assert (f"continues after {before} epochs" in said) == (before > 0)
+        message, command = said.splitlines()[-1].split(" To continue: ")
+        assert message == f"{EXPERIMENT}, stopped: stopped after {epochs_saved(folder)} epochs."
+        assert before < epochs_saved(folder) < EPOCHS
+        before = epochs_saved(folder)
+    assert train_here(runs, "stopped") == 0
+    assert differences(runs / "whole", folder) == []
 
 
-@pytest.mark.usefixtures("signals_restored")
-def test_killed_run_repeats_exactly_what_was_lost(runs, uninterrupted, capsys):
-    returned, _, _ = interrupt(runs, "killed", signal.SIGKILL, until="last.ckpt", wait=0.1)  # so some epochs are lost
-    assert returned == -signal.SIGKILL
-    assert train_long(runs, "killed") == 0
-    assert "continues after " in capsys.readouterr().out
-    result = outcome(runs / "killed")
-    assert [key for key in uninterrupted if not equal(result[key], uninterrupted[key])] == []
-    assert not [path for path in (runs / "killed").rglob("*") if path.name.startswith(".")]
+MOMENTS = [  # and how many epochs of the run are saved when the signal that comes there has ended it
+    ("callbacks.AtomicCheckpointIO.save_checkpoint", 2),  # a checkpoint is saved when it is decided whether to go on
+    ("lightning_module.ScoreMatching.on_train_epoch_start", 3),
+    ("data_module.ToyData.training_epoch", 4),
+    ("lightning_module.ScoreMatching.training_step", 5),
+    ("callbacks.ScoreLine.draw", 6),
+    ("lightning_module.ScoreMatching.validation_step", 7),
+    ("lightning_module.ScoreMatching.on_train_epoch_end", 8),
+]
 
 
-WORDS = ("max_epochs=8", "score_viewer={every_n_epochs: 2}", "optimizer.learning_rate=0.05")
+def test_signal_at_any_moment_of_an_epoch_changes_nothing_but_the_time(runs, monkeypatch):
+    """One run is stopped again and again; each time it ends after that epoch."""
+    for count, (moment, epochs) in enumerate(MOMENTS):
+        with monkeypatch.context() as patch:
+            number = (signal.SIGINT, signal.SIGTERM)[count % 2]
+            send_signals(patch, moment, number)
+            assert train_here(runs, "moments") == 128 + number, moment
+        assert epochs_saved(runs / "moments") == epochs, moment
+        assert not [path for path in (runs / "moments").rglob("*") if path.name.startswith(".")]
+    assert train_here(runs, "moments") == 0
+    assert differences(runs / "whole", runs / "moments") == []
 
 
-@pytest.fixture(scope="module")
-def short_whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch, restored_signals():
-        use_training_folder(copy_training(folder), patch)
-        assert train(*WORDS) == 0
-    return outcome(folder / "training" / "no_regularizer" / "output" / "run1")
-
-
-@pytest.mark.usefixtures("signals_restored")
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "lightning_module.ScoreMatching.on_train_epoch_start",
-        "data_module.ToyData.training_epoch",
-        "lightning_module.ScoreMatching.training_step",
-        "lightning_module.ScoreMatching.validation_step",
-        "lightning_module.ScoreMatching.on_train_epoch_end",
-        "callbacks.ScoreLine.draw",
-        "callbacks.WholeFilesOnly.save_checkpoint",
-    ],
-)
-def test_signal_at_any_moment_changes_nothing_but_the_time(short_whole, training, monkeypatch, moment):
+def send_signals(patch, moment, *numbers):
+    """Let this process get signals when a method is called for the first time."""
     owner, name = f"training.{moment}".rsplit(".", 1)
-    original, calls = getattr(pkgutil.resolve_name(owner), name), []
+    original, left = getattr(pkgutil.resolve_name(owner), name), [*numbers]
 
-    def raises_a_signal(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def with_signals(*arguments, **options):
+        while left:
+            os.kill(os.getpid(), left.pop(0))
         return original(*arguments, **options)
 
+    patch.setattr(f"{owner}.{name}", with_signals)
+
+
+def test_second_ctrl_c_ends_at_once_and_the_same_command_goes_on(runs, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(f"{owner}.{name}", raises_a_signal)
-        assert train(*WORDS) == 143
-    assert train(*WORDS) == 0
-    stopped = outcome(training / "no_regularizer" / "output" / "run1")
-    assert [key for key in short_whole if not equal(stopped[key], short_whole[key])] == []
+        send_signals(patch, "lightning_module.ScoreMatching.validation_step", signal.SIGINT, signal.SIGINT)
+        assert train_here(runs, "twice") == 130
+    assert epochs_saved(runs / "twice") == 0
+    assert train_here(runs, "twice") == 0
+    assert differences(runs / "whole", runs / "twice") == []
 
 
-@pytest.mark.usefixtures("signals_restored")
-def test_run_stopped_twice_by_machines_whose_clocks_run_ahead_shows_every_epoch(short_whole, training, monkeypatch):
-    folder, on_epoch_end = training / "no_regularizer" / "output" / "run1", ScoreMatching.on_train_epoch_end
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize("moment", ["fitting.fit", "lightning_module.ScoreMatching.configure_optimizers"])
+def test_ctrl_c_before_the_first_epoch_shows_no_traceback(monkeypatch, capsys, moment):
+    send_signals(monkeypatch, moment, signal.SIGINT)  # as while Lightning is imported; while data are made
+    try:
+        assert train("max_epochs=2") == 130
+    except (KeyboardInterrupt, SystemExit) as error:
+        pytest.fail(f"{error!r} was let through")
+    assert capsys.readouterr().err.endswith("Stopped before the first epoch; the same command starts again.\n")
+
+
+def test_run_stopped_twice_by_machines_whose_clocks_run_ahead_shows_every_epoch(runs, monkeypatch):
+    folder, on_epoch_end = runs / "ahead", ScoreMatching.on_train_epoch_end
 
     def stop_after_some_epochs(module):
         on_epoch_end(module)
-        if module.epochs_done in (3, 6):
+        if module.epochs_done in (3, 7):
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(ScoreMatching, "on_train_epoch_end", stop_after_some_epochs)
     for ahead in (7200, 3600):
-        assert train(*WORDS) == 143
+        assert train_here(runs, "ahead") == 143
         latest = max(folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns)
         latest.rename(folder / f"events.out.tfevents.{int(time.time()) + ahead:010d}.other_machine.1.0")
-    assert train(*WORDS) == 0
-    result = outcome(folder)
-    assert [key for key in short_whole if not equal(result[key], short_whole[key])] == []
+    assert train_here(runs, "ahead") == 0
+    assert differences(runs / "whole", folder) == []
 
 
-@pytest.mark.usefixtures("signals_restored")
-def test_what_a_checkpoint_does_not_repeat_is_on_disk(training, monkeypatch):
-    """Or a run that is killed then has a gap in its curves. A thread writes them, and the disk may be slow."""
-    save, write, found = WholeFilesOnly.save_checkpoint, RecordWriter.write, []
+# --- in processes of their own
 
-    def look_and_save(self, checkpoint, path, storage_options=None):
-        if Path(path).name == "last.ckpt":
-            found.append((checkpoint["epochs_done"], len(events(Path(path).parent.parent)[0]["learning_rate"])))
-        save(self, checkpoint, path, storage_options)
-
-    def write_slowly(self, data):
-        time.sleep(0.01)
-        write(self, data)
-
-    monkeypatch.setattr(WholeFilesOnly, "save_checkpoint", look_and_save)
-    monkeypatch.setattr(RecordWriter, "write", write_slowly)
-    assert train(f"max_epochs={SAVE_EVERY_N_EPOCHS + 2}") == 0
-    assert found == [(epochs, epochs) for epochs in (SAVE_EVERY_N_EPOCHS, SAVE_EVERY_N_EPOCHS + 2)]
+SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGINT, signal.SIGTERM] * 2
 
 
-def test_ctrl_c_before_the_first_epoch_shows_no_traceback(training, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("training.fitting.fit", interrupted)  # as while Lightning is imported, or data are made
-    try:
-        assert train("max_epochs=2") == 130
-    except KeyboardInterrupt:
-        pytest.fail("KeyboardInterrupt was let through")
-
-
-# --- at any moment
-
-KILLS, STOPS = 20, (signal.SIGINT, signal.SIGTERM) * 4
-COMMANDS = [
-    [experiment, *words]
-    for experiment, *words in (
-        ("no_regularizer", "scheduler.patience=1", "score_viewer={every_n_epochs: 12, field_every_n_epochs: 1000}"),
-        ("consistency_regularizer", "scheduler.type=cosine", "score_viewer.every_n_epochs=1000"),
-    )
-]
-FEW = ("max_epochs=30", "data.training_set_size=1024", "data.validation_set_size=128", "optimizer.learning_rate=0.01")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_run_that_is_ended_again_and_again_at_random_moments_is_the_uninterrupted_one(runs, forked, seed):
+    chance, name = random.Random(seed), f"random{seed}"
+    folder, saved = runs / name, []
+    numbers = chance.sample(SIGNALS, len(SIGNALS))
+    for number, moment in zip(numbers, sorted(chance.uniform(0, EPOCHS) for _ in numbers), strict=True):
+        status, said = forked(name, number=number, epochs=int(moment), wait=moment % 1 * 0.1)  # an epoch takes 0.05 s
+        assert status in (-number, 128 + number, 0), said  # ended by it, stopped by it, or too early for it
+        assert "Traceback" not in said
+        if status == 128 + number and "before the first epoch" not in said:
+            assert re.search(r"stopped after \d+ epochs. To continue: bash training/\w+/run.sh .*", said)
+        saved.append(epochs_saved(folder))
+    assert saved == sorted(saved) and len(set(saved)) > 2  # no epoch that was saved is lost, and the moments differ
+    assert forked(name)[0] == 0
+    assert differences(runs / "whole", folder) == []
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """What came of runs that were killed or stopped at random moments and started again, by the run's folder."""
-    clone = make_clone(tmp_path_factory.mktemp("killed") / "copy")
-    commands = json.dumps([[*command, *FEW] for command in COMMANDS])
-    numbers = [str(int(number)) for number in (*[signal.SIGKILL] * KILLS, *STOPS)]
-    script = [sys.executable, str(ROOT / "tests" / "killed.py"), commands, *numbers]
-    done = subprocess.run(
-        script, cwd=clone, env=active_environment(PYTHONPATH=str(clone)), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def whole(folder):
-    return outcome(folder.parent / "whole")
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_run_that_ends_at_a_random_moment_and_goes_on_is_the_uninterrupted_one(killed, number):
-    chosen = {Path(name): found for name, found in killed["results"].items() if found["signal"] == number}
-    assert len(chosen) == (KILLS if number == signal.SIGKILL else STOPS.count(number))
-    assert {found["again"] for found in chosen.values()} == {0}, killed["log"]
-    assert len({found["epochs"] for found in killed["results"].values()}) > 1  # the moments differ
-    for folder, found in chosen.items():
-        expected, result = whole(folder), outcome(folder)
-        assert [key for key in expected if not equal(result[key], expected[key])] == [], found
-        rows = (folder / "curves.csv").read_text()
-        assert rows == (folder.parent / "whole" / "curves.csv").read_text(), found
-
-
-def test_stopping_takes_less_than_two_seconds_and_names_the_command(killed):
-    stopped = [found for found in killed["results"].values() if found["status"] in (130, 143)]
-    assert len(stopped) >= len(STOPS) // 2  # the others had ended before, or not begun
-    assert statistics.median(found["seconds"] for found in stopped) < 2  # the median: this machine may be busy
-    last_words = re.findall(r"stopped after \d+ epochs. To continue: bash training/\w+/run.sh .*", killed["log"])
-    assert len(last_words) >= sum(found["epochs"] > 0 for found in stopped) > 0
-    assert "Traceback" not in killed["log"]
-
-
-# --- without room
+def test_training_without_pictures_imports_no_matplotlib(forked):
+    """It takes a second, and memory in every worker of a sweep. Here, for that needs a process of its own."""
+    words = ["max_epochs=2", *WORDS[1:4], "score_viewer={every_n_epochs: 3, field_every_n_epochs: 3}"]
+    for every, imported in ((3, False), (2, True)):
+        words[-1] = f"score_viewer={{every_n_epochs: {every}, field_every_n_epochs: 1000}}"
+        status, said = forked(f"pictures{every}", words=words)
+        assert (status, "matplotlib is imported" in said) == (0, imported)
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("size", ["100k", "600k"])
-def test_full_disk_stops_a_run_in_a_sentence_and_the_same_command_goes_on_when_there_is_room(
-    runs, uninterrupted, tmp_path_factory, size
-):
-    clone = make_clone(tmp_path_factory.mktemp("full") / "copy")
-    output = clone / "training" / "no_regularizer" / "output"
-    command = ["bash", str(output.parent / "run.sh"), "--run-name", "full", *LONG]
-    with mounted(output, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
-        stopped = in_shell(*command, cwd=clone)
-        assert stopped.returncode == 2
-        last_line = stopped.stderr.replace("\r", "\n").splitlines()[-1]
-        assert re.match(f"{output / 'full'}/[^ ]+: No space left on device. The training stopped", last_line)
-        assert "Traceback" not in stopped.stderr
-        subprocess.run(["mount", "-o", "remount,size=50m", str(output)], check=True)
-        assert in_shell(*command, cwd=clone).returncode == 0
-        result = outcome(output / "full")
-    assert [key for key in uninterrupted if not equal(result[key], uninterrupted[key])] == []
+@pytest.mark.parametrize(("size", "saved"), [("100k", 0), ("500k", 10)])  # a checkpoint has 175 kB
+def test_full_disk_stops_a_run_in_a_sentence_and_the_same_command_goes_on_when_there_is_room(runs, forked, size, saved):
+    with mounted(runs / f"full{size}", "-t", "tmpfs", "-o", f"size={size}", "tmpfs") as folder:
+        status, said = forked(folder.name)
+        assert status == 2
+        last_line = said.replace("\r", "\n").splitlines()[-1]
+        assert re.match(f"{folder}/[^ ]+: No space left on device. The training stopped", last_line)
+        assert "Traceback" not in said
+        assert epochs_saved(folder) == saved
+        assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+        subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
+        assert forked(folder.name)[0] == 0
+        assert differences(runs / "whole", folder) == []

@@ -1,5 +1,8 @@
 """What a training leaves behind, and whether two trainings left the same."""
 
+import contextlib
+
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -8,10 +11,23 @@ from training.train import main
 SMALL = ("data.training_set_size=512", "data.validation_set_size=128", "score_viewer.every_n_epochs=1000")
 
 
-def train(*words):
-    """Train in this process; the folder is the one that the fixture `training` makes."""
-    small = [word for word in SMALL if not any(other.startswith(word.partition(".")[0] + "=") for other in words)]
-    return main(["no_regularizer", *small, *words])
+def train(*words, experiment="no_regularizer"):
+    """Train in this process, little and without pictures where the words do not say otherwise; return the status."""
+    given = [word.partition("=")[0] for word in words]
+    small = [word for word in SMALL if not any(word.startswith((f"{key}=", f"{key}.")) for key in given)]
+    return main([experiment, *small, *words])
+
+
+@contextlib.contextmanager
+def stopping_after(epochs):
+    """Let the trainings within the block end after so many epochs, as if they had been asked to."""
+
+    def stop(_, trainer, module):
+        trainer.should_stop = module.epochs_done == epochs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.callbacks.Progress.on_train_epoch_end", stop)
+        yield
 
 
 def events(folder):
@@ -24,6 +40,10 @@ def events(folder):
 
 def steps(series):
     return [step for step, _ in series]
+
+
+def values(series):
+    return [value for _, value in series]
 
 
 def equal(one, other):
@@ -41,6 +61,13 @@ def outcome(folder):
     """Return all that an interruption must not change."""
     last, best = (torch.load(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt"))
     scalars, images = events(folder)
-    kept = ("state_dict", "optimizer_states", "lr_schedulers", "epochs_done")
     pictures = {tag: [(event.step, event.encoded_image_string) for event in images[tag]] for tag in images}
-    return {key: last[key] for key in kept} | {"best": best["state_dict"], "scalars": scalars, "pictures": pictures}
+    written = {"scalars": scalars, "pictures": pictures, "curves": (folder / "curves.csv").read_text()}
+    kept = ("state_dict", "optimizer_states", "lr_schedulers", "epochs_done")
+    return {key: last[key] for key in kept} | {"best": best["state_dict"]} | written
+
+
+def differences(folder, other):
+    """Return which parts of the outcomes of two runs differ."""
+    one, two = outcome(folder), outcome(other)
+    return [key for key in one if not equal(one[key], two[key])]

@@ -5,7 +5,7 @@ import torch
 from conftest import OTHERS, make_network, make_problem
 
 from utils.physics.noise_schedule import LinearSchedule
-from utils.score.derivatives import by_autodiff, by_forward_propagation, derivatives
+from utils.score.derivatives import by_autodiff, by_forward_mode, derivatives
 from utils.score.networks import AnalyticalScoreNetwork
 
 SHAPES = [(2, 1), (1, 1), (3, 1), (2, 2)]
@@ -18,12 +18,12 @@ def points(shape, generator, number=6):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("equivariant", [True, False])
-def test_forward_propagation_equals_automatic_differentiation(shape, equivariant, schedule, generator):
+def test_forward_mode_equals_automatic_differentiation(shape, equivariant, schedule, generator):
     network = make_network(schedule, shape, equivariant).double()
     x, t = points(shape, generator)
     exact = by_autodiff(network, x, t)
     for mixed in (True, False):
-        ours = by_forward_propagation(network, x, t, mixed)
+        ours = by_forward_mode(network, x, t, mixed)
         for name in exact._fields[: 5 if mixed else 4]:
             # float64 rounding over four layers; the second derivatives carry (2 pi)^2
             assert torch.allclose(getattr(ours, name), getattr(exact, name), rtol=1e-11, atol=1e-13), name
@@ -43,7 +43,7 @@ def test_gradients_with_respect_to_the_weights_agree(mixed, generator):
         return sum((w * torch.sin(term)).sum() for w, term in zip(weights, terms, strict=True) if term is not None)
 
     parameters = list(network.parameters())
-    ours, exact = (torch.autograd.grad(loss(way), parameters) for way in (by_forward_propagation, by_autodiff))
+    ours, exact = (torch.autograd.grad(loss(way), parameters) for way in (by_forward_mode, by_autodiff))
     for mine, theirs in zip(ours, exact, strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-11)
 
@@ -87,7 +87,7 @@ def test_the_exact_score_is_a_gradient_and_the_perceptron_is_not(truth, schedule
 
 def test_float32_is_enough_for_training(schedule, generator):
     network, (x, t) = make_network(schedule), points((2, 1), generator, 200)
-    single = by_forward_propagation(network, x.float(), t.float())
-    double = by_forward_propagation(network.double(), x, t)
+    single = by_forward_mode(network, x.float(), t.float())
+    double = by_forward_mode(network.double(), x, t)
     for ours, exact in zip(single, double, strict=True):
         assert (ours - exact).abs().max() < 1e-5 * exact.abs().max()

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from conftest import BASE, OTHERS, make_network, make_problem
+from mixtures import MIXTURES, make_mixture
+from networks import Curl, Zero
 from pydantic import ValidationError
 
 from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule, time_grid
 from utils.physics.torus import displacement, wrapped_normal_score
+from utils.score.derivatives import derivatives
 from utils.score.networks import AnalyticalScoreNetwork, ScoreNetwork
 from utils.score.regularizers import (
     AnalyticalRegression,
@@ -14,6 +17,7 @@ from utils.score.regularizers import (
     FokkerPlanck,
     fokker_planck_residual,
     hutchinson_residuals,
+    residual_from,
 )
 from utils.score.samplers import predictor_corrector
 
@@ -32,19 +36,15 @@ ALL = [
 ]
 
 
-class Curl(ScoreNetwork):
-    """The score of nothing: a rotation that no density has as its gradient."""
+class Scaled(ScoreNetwork):
+    """An exact score times a parameter, to see where a gradient comes from."""
 
-    def forward(self, x, t):
-        phase = 2 * torch.pi * x
-        return torch.stack([torch.sin(phase[:, 1]), -torch.sin(phase[:, 0])], 1) * (1 + t)[:, None, None]
+    def __init__(self, truth, factor=1.0):
+        super().__init__(truth.schedule, truth.shape)
+        self.truth, self.factor = truth, torch.nn.Parameter(torch.tensor(factor).double())
 
-
-class Nothing(ScoreNetwork):
-    """N = 0 everywhere."""
-
-    def forward(self, x, t):
-        return torch.zeros_like(x)
+    def normalised_score(self, x, t):
+        return self.factor * self.truth(x, t)
 
 
 def noised(problem, schedule, number, generator, t=None):
@@ -59,16 +59,19 @@ def value(regularizer, network, x, t, truth, seed=0):
 # Fokker-Planck
 
 
-@pytest.mark.parametrize("coordinates", [BASE, *OTHERS])
+@pytest.mark.parametrize(
+    "law",
+    [*map(make_problem, [BASE, *OTHERS]), *map(make_mixture, MIXTURES)],
+    ids=lambda law: f"{law.type}-{law.shape}",
+)
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("form", FORMS)
-def test_exact_score_solves_the_fokker_planck_equation(coordinates, schedule, form, generator):
+def test_exact_score_solves_the_fokker_planck_equation(law, schedule, generator):
     """Rounding: the terms cancel, and the largest, sigma^2 times second derivatives of N, grows like 1/sigma_eff^2."""
-    problem = make_problem(coordinates)
-    truth = AnalyticalScoreNetwork(problem, schedule)
-    x, t = noised(problem, schedule, 200, generator)
+    truth = AnalyticalScoreNetwork(law, schedule)
+    x, t = noised(law, schedule, 100, generator)
     for where, tolerance in ((x, 1e-12), (torch.rand(x.shape, generator=generator).double(), 1e-9)):
-        assert fokker_planck_residual(truth, where, t, form).abs().max() < tolerance
+        d = derivatives(truth, where, t)
+        assert all(residual_from(d, truth, t, form).abs().max() < tolerance for form in FORMS)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.5, 1.0])
@@ -86,38 +89,34 @@ def test_the_unweighted_residual_is_sigma_dot_over_sigma_squared_as_large(t, sch
 @pytest.mark.parametrize("form", FORMS)
 def test_dimensionless_residual_is_its_definition_in_terms_of_the_score(form, schedule, generator):
     """eps = d_t s - sigma sigma_dot grad(div s + |s|^2), or the advective form, by automatic differentiation of s."""
-    network = make_network(schedule).double()
+    network, jacrev = make_network(schedule).double(), torch.func.jacrev
     x, t = torch.rand(5, 2, 1, generator=generator).double(), torch.rand(5, generator=generator).double()
-    ours = fokker_planck_residual(network, x, t, form)
-    for b in range(5):
 
-        def score(y, time):
-            return network.score(y.view(1, 2, 1), time.view(1)).flatten()
+    def score(y, time):
+        return network.score(y.view(1, 2, 1), time.view(1)).flatten()
 
-        def right_side(y, time=t[b], score=score):
-            return torch.func.jacrev(score)(y, time).trace() + score(y, time).square().sum()
-
-        y = x[b].flatten()
+    def right_side(y, time):
         if form == "score_fpe":
-            right = torch.func.grad(right_side)(y)
-        else:
-            hessian = torch.func.jacrev(torch.func.jacrev(score))(y, t[b])
-            right = 2 * torch.func.jacrev(score)(y, t[b]) @ score(y, t[b]) + torch.einsum("ikk->i", hessian)
-        sigma, sigma_dot = schedule.sigma(t[b]), schedule.sigma_dot(t[b])
-        eps = torch.func.jacrev(score, argnums=1)(y, t[b]) - sigma * sigma_dot * right
-        assert torch.allclose(ours[b], sigma**2 / sigma_dot * eps, rtol=1e-9, atol=1e-11)
+            return torch.func.grad(lambda y: jacrev(score)(y, time).trace() + score(y, time).square().sum())(y)
+        laplacian = torch.einsum("ikk->i", jacrev(jacrev(score))(y, time))
+        return 2 * jacrev(score)(y, time) @ score(y, time) + laplacian
+
+    for ours, y, time in zip(fokker_planck_residual(network, x, t, form), x.flatten(1), t, strict=True):
+        sigma, sigma_dot = schedule.sigma(time), schedule.sigma_dot(time)
+        eps = jacrev(score, argnums=1)(y, time) - sigma * sigma_dot * right_side(y, time)
+        assert torch.allclose(ours, sigma**2 / sigma_dot * eps, rtol=1e-9, atol=1e-11)
 
 
 def test_the_two_forms_agree_on_a_gradient_and_differ_on_a_curl(truth, schedule, generator):
     x, t = torch.rand(50, 2, 1, generator=generator).double(), 0.5 + 0.5 * torch.rand(50, generator=generator).double()
-    for network, same in ((truth, True), (Curl(schedule), False)):
+    for network, same in ((truth, True), (Curl(schedule, (2, 1)), False)):
         first, second = (fokker_planck_residual(network, x, t, form) for form in FORMS)
         assert torch.allclose(first, second, atol=1e-8) == same
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_hutchinson_product_is_unbiased_for_the_square_and_the_square_is_not(form, schedule, generator):
-    network, copies = make_network(schedule, (3, 1)).double(), 500
+    network, copies = make_network(schedule, (3, 1)).double(), 150
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(2)  # curved enough that the estimate is a noisy one
@@ -128,7 +127,7 @@ def test_hutchinson_product_is_unbiased_for_the_square_and_the_square_is_not(for
         )
     product, square = ((a * b).detach().view(copies, -1).mean(1) for a, b in ((first, second), (first, first)))
     assert abs(product.mean() - exact) < 4 * product.std() / copies**0.5
-    assert square.mean() - exact > 8 * square.std() / copies**0.5
+    assert square.mean() - exact > 4 * square.std() / copies**0.5
 
 
 # Consistency
@@ -137,7 +136,7 @@ def test_hutchinson_product_is_unbiased_for_the_square_and_the_square_is_not(for
 @pytest.mark.parametrize("t", [0.3, 0.6, 0.9])
 def test_the_exact_score_is_a_martingale_along_exact_reverse_trajectories(t, truth, problem, schedule, generator):
     """s(x_t, t) = E[s(x_t', t') | x_t] tested against functions of x_t, over pairs drawn forward: an exact kernel."""
-    n, earlier = 100_000, t - 0.2
+    n, earlier = 30_000, t - 0.2
     before, after = (schedule.sigma(torch.tensor(time).double()) for time in (earlier, t))
     start, _ = noised(problem, schedule, n, generator, earlier)
     x = (start + (after**2 - before**2).sqrt() * torch.randn(start.shape, generator=generator).double()) % 1
@@ -156,16 +155,10 @@ def test_consistency_gap_of_the_exact_score_vanishes_with_the_step(truth, proble
     exact = value(Consistency(weight=1.0, points="noised", loss="martingale_product"), truth, x, t, truth)
     pairs = value(Consistency(weight=1.0, points="noised", loss="kernel_score"), truth, x, t, truth)
     assert abs(exact) < 0.05 and pairs < -0.1  # Monte Carlo error of 5,000 points about 0.012; |N|^2 is 0.5
-    x, t = torch.rand(5_000, 2, 1, generator=generator).double(), torch.full((5_000,), 0.6).double()
+    x, t = torch.rand(2_000, 2, 1, generator=generator).double(), torch.full((2_000,), 0.6).double()
+    of_steps = {"weight": 1.0, "points": "uniform", "loss": "martingale_product"}
     coarse, fine = (
-        value(
-            Consistency(weight=1.0, points="uniform", loss="martingale_product", time_steps=20 * n, number_of_steps=n),
-            truth,
-            x,
-            t,
-            truth,
-        )
-        for n in (5, 80)
+        value(Consistency(**of_steps, time_steps=20 * n, number_of_steps=n), truth, x, t, truth) for n in (5, 40)
     )
     assert 0.1 < coarse < 0.3  # known: sigma^2 |gap|^2 = 0.32 +- 0.05, summed over two components
     assert fine < coarse / 3
@@ -173,18 +166,15 @@ def test_consistency_gap_of_the_exact_score_vanishes_with_the_step(truth, proble
 
 def test_trajectories_lie_on_the_grid_and_start_there(problem, schedule, generator):
     regularizer = Consistency(weight=1.0, points="noised")
-    x, t = noised(problem, schedule, 50_000, generator)
+    x, t = noised(problem, schedule, 20_000, generator)
     start, times = regularizer.start(make_network(schedule), x, t, generator)
     grid = time_grid(100, torch.double)
     assert times.shape == (6, len(x)) and torch.isin(times, grid).all()
     assert torch.allclose(times.diff(dim=0), torch.tensor(0.01).double(), atol=1e-12)
     assert (times[-1] >= t).all() and (times[-1] - t).max() < 0.05 + 1e-9
-    # The points are carried on to the law at the time of the grid: unit variance in units of sigma_eff.
+    # The points are carried on to p_t at the time of the grid: unit variance in units of sigma_eff.
     narrow = times[-1] < 0.5
-    u = (
-        problem.nearest_mode(start)[0][narrow]
-        / problem.effective_sigma(schedule.sigma(times[-1][narrow]))[:, None, None]
-    )
+    u = problem.standardised(start[narrow], schedule.sigma(times[-1][narrow]))
     assert u.var().item() == pytest.approx(1, abs=4 * (2 / u.numel()) ** 0.5)
 
 
@@ -228,17 +218,6 @@ def test_every_regularizer_takes_every_shape_and_teaches_the_network(regularizer
         assert torch.allclose(value(regularizer, network, x, t, truth), loss, rtol=1e-4, atol=1e-6)
 
 
-class Scaled(ScoreNetwork):
-    """An exact score times a parameter, to see where a gradient comes from."""
-
-    def __init__(self, truth, factor=1.0):
-        super().__init__(truth.schedule)
-        self.truth, self.factor = truth, torch.nn.Parameter(torch.tensor(factor).double())
-
-    def forward(self, x, t):
-        return self.factor * self.truth(x, t)
-
-
 @pytest.mark.parametrize("regularizer", [r for r in ALL if not isinstance(r, FokkerPlanck)], ids=repr)
 def test_no_gradient_reaches_the_truth_the_guide_or_the_trajectory(regularizer, truth, problem, schedule, generator):
     guide = Scaled(truth)
@@ -264,13 +243,13 @@ def test_guided_gap_does_not_start_with_the_networks_own_step(truth, problem, sc
     guided = Consistency(weight=1.0, points="uniform", loss="martingale_product", guide="analytical")
     start = guided.start(truth, x, t, generator)[1][-1]
 
-    class Late(Nothing):
-        def forward(self, x, t):
-            return torch.where((t < start)[:, None, None], truth(x, t), super().forward(x, t))
+    class Late(Zero):
+        def normalised_score(self, x, t):
+            return torch.where((t < start)[:, None, None], truth(x, t), super().normalised_score(x, t))
 
     gaps, exact = (
         guided.gaps(network, x, t, truth=truth, generator=torch.Generator().manual_seed(0))[0]
-        for network in (Late(schedule), truth)
+        for network in (Late(schedule, (2, 1)), truth)
     )
     assert torch.allclose(gaps, exact + truth(x, start), rtol=0, atol=1e-12)
 
@@ -278,11 +257,7 @@ def test_guided_gap_does_not_start_with_the_networks_own_step(truth, problem, sc
 @pytest.mark.parametrize("regularizer", [r for r in ALL if isinstance(r, FokkerPlanck | Consistency)], ids=repr)
 def test_the_trap_a_score_of_zero_satisfies_every_self_consistency(regularizer, truth, problem, schedule, generator):
     x, t = noised(problem, schedule, 16, generator)
-    if getattr(regularizer, "loss", None) == "kernel_score":
-        regularizer = regularizer.model_copy(
-            update={"loss": "martingale_product"}
-        )  # N^2 - 2 N N* is 0 for N = 0 as well
-    assert value(regularizer, Nothing(schedule), x, t, truth) == 0
+    assert value(regularizer, Zero(schedule, (2, 1)), x, t, truth) == 0
 
 
 def test_regression_is_the_squared_distance_to_the_exact_score_and_zero_on_it(truth, problem, schedule, generator):

@@ -4,24 +4,25 @@ import gc
 
 import pytest
 import torch
-from conftest import make_problem
+from conftest import make_network, make_problem
+from mixtures import make_mixture
 
-from utils.evaluation.sample_metrics import sampler_width_ratio, stationary_width, width_ratio
 from utils.physics.noise_schedule import time_grid
 from utils.physics.torus import wrap
+from utils.randomness import keyed_generator
 from utils.score.networks import AnalyticalScoreNetwork
-from utils.score.samplers import predictor_corrector
+from utils.score.samplers import CHUNK, Sampling, predictor_corrector, sampler_width_ratio
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(21, 1.147), (50, 1.061), (100, 1.032)])
 def test_exact_score_reaches_the_width_of_the_oracle_recursion(steps, expected, truth, problem, schedule, generator):
     # `expected` is known to three decimals, in units of sigma_d; its target is sigma_0 / sigma_d = 1.005.
-    oracle = sampler_width_ratio(problem, schedule, time_grid(steps))
-    assert oracle * stationary_width(problem, schedule) / problem.sigma_d == pytest.approx(expected, abs=6e-4)
-    x = predictor_corrector(truth, torch.rand(8_000, 2, 1, generator=generator), time_grid(steps), generator=generator)
-    width = width_ratio(x, problem, stationary_width(problem, schedule))
-    assert width.number_of_points == 8_000  # no strays
-    assert abs(width.value - oracle) < 4 * width.standard_error
+    oracle, n = sampler_width_ratio(0.01, schedule, time_grid(steps)), 4_000
+    assert oracle * 1.01**0.5 == pytest.approx(expected, abs=6e-4)
+    x = predictor_corrector(truth, torch.rand(n, 2, 1, generator=generator), time_grid(steps), generator=generator)
+    u = problem.standardised(x, torch.full((n,), 0.001))
+    assert u.flatten(1).norm(dim=1).max() < 6 * oracle  # no strays: exp(-18) of each
+    assert u.square().mean().sqrt().item() == pytest.approx(oracle, rel=4 / (4 * n) ** 0.5)  # four standard errors
 
 
 def test_time_grid_may_be_walked_in_parts(truth, generator):
@@ -59,25 +60,23 @@ def test_every_sample_may_have_its_own_times(truth):
 @pytest.mark.parametrize("t", [0.3, 0.8])
 def test_corrector_leaves_the_exact_law_alone_and_leads_to_it(t, schedule, generator):
     """A grid that stands still leaves only the corrector."""
-    problem = make_problem(permutation_symmetric=False)
-    truth, n = AnalyticalScoreNetwork(problem, schedule), 4_000
-    sigma = schedule.sigma(torch.full((n,), t))
-    width = problem.effective_sigma(sigma[0]).item()
+    problem, n, e = make_problem(permutation_symmetric=False), 2_000, 0.05
+    truth, times = AnalyticalScoreNetwork(problem, schedule), torch.full((n,), t)
+    sigma = schedule.sigma(times)
+    width = (0.01**2 + sigma[0].item() ** 2) ** 0.5
+    exact = truth.score(problem.sample_noised(sigma, generator), times).double()
+    # Steps of e sigma_eff^2: 120 of them are 12 relaxation times of the variance.
+    epsilon = 2 * e * width**2 * 0.001**2 / sigma[0].item() ** 2
     for start in (problem.sample_noised(sigma, generator), problem.sample(n, generator)):
-        # The epsilon makes a step e = 0.02 sigma_eff^2: 300 steps are 12 relaxation times, and the width is off by e/4.
-        epsilon = 2 * 0.02 * width**2 * 0.001**2 / sigma[0].item() ** 2
         x = predictor_corrector(
-            truth, start, torch.full((2,), t), corrector_steps=300, corrector_epsilon=epsilon, generator=generator
+            truth, start, torch.full((2,), t), corrector_steps=120, corrector_epsilon=epsilon, generator=generator
         )
-        u, _ = problem.nearest_mode(x)
-        if width < 0.1:  # where modes overlap the nearest-mode width is not that of one Gaussian
-            assert u.std().item() / width == pytest.approx(1, abs=0.005 + 4 / (4 * n) ** 0.5)
-        score = truth.score(x, torch.full((n,), t)).double()
-        fisher = (score**2).sum((1, 2)) * width**2  # E|s|^2 = 2 / sigma_eff^2 for two components, less where wrapped
-        exact = truth.score(problem.sample_noised(sigma, generator), torch.full((n,), t)).double()
-        reference = (exact**2).sum((1, 2)) * width**2
-        error = (fisher.var() / n + reference.var() / n).sqrt()
-        assert abs(fisher.mean() - reference.mean()) < 4 * error + 0.02 * reference.mean()
+        if width < 0.1:  # where it is not wrapped: v = (1 - e)^2 v + 2 e, in units of sigma_eff^2
+            u = problem.standardised(x, sigma)
+            assert u.std().item() == pytest.approx((1 - e / 2) ** -0.5, rel=4 / (4 * n) ** 0.5)
+        score = truth.score(x, times).double()
+        ours, theirs = ((s**2).sum((1, 2)) * width**2 for s in (score, exact))  # 2 where nothing is wrapped
+        assert abs(ours.mean() - theirs.mean()) < 4 * ((ours.var() + theirs.var()) / n).sqrt() + e / 2 * theirs.mean()
 
 
 def test_no_gradient_passes(truth):
@@ -97,3 +96,18 @@ def test_memory_does_not_grow_with_the_number_of_steps(truth, generator):
     truth.register_forward_pre_hook(count)
     predictor_corrector(truth, torch.rand(37, 2, 1, generator=generator), time_grid(20), generator=generator)
     assert len(alive) == 20 and 1 <= alive[18] <= alive[3]
+
+
+@pytest.mark.parametrize("start", ["uniform", "exact"])
+def test_samples_are_drawn_in_chunks_and_kept_on_the_way(start, schedule):
+    network, law = make_network(schedule), make_mixture()
+    sampling = Sampling(number_of_samples=CHUNK + 3, time_steps=7, corrector_steps=1, start=start, seed=5)
+    kept = sampling.draw(network, law)
+    assert list(kept) == sampling.times.flip(0).tolist()  # at most STOPS = 11 times
+    generator = keyed_generator(5, "sampling")
+    for n, part in ((CHUNK, slice(CHUNK)), (3, slice(CHUNK, None))):
+        at_one = schedule.sigma(torch.ones(n))
+        x = law.sample_noised(at_one, generator) if start == "exact" else torch.rand(n, 2, 1, generator=generator)
+        assert torch.equal(kept[1.0][part], x)
+        x = predictor_corrector(network, x, sampling.times, corrector_steps=1, generator=generator)
+        assert torch.equal(kept[0.0][part], x)

@@ -1,5 +1,7 @@
 """What the perceptron promises whatever its weights, and the analytical network beside it."""
 
+import re
+
 import pytest
 import torch
 from conftest import OTHERS, make_network, make_problem
@@ -55,3 +57,19 @@ def test_analytical_network_is_the_exact_score(truth, problem, schedule, generat
     x, t = torch.rand(50, 2, 1, generator=generator).double(), torch.rand(50, generator=generator).double()
     assert torch.allclose(truth.score(x, t), problem.score(x, schedule.sigma(t)))
     assert not list(truth.parameters())
+
+
+@pytest.mark.parametrize("which", ["perceptron", "exact"])
+@pytest.mark.parametrize(
+    ("x", "t"),
+    [((5, 3, 1), 5), ((5, 1, 2), 5), ((5, 2, 2), 5), ((5, 2), 5), ((2, 1), 2), ((5, 2, 1), 4), ((5, 2, 1), ())],
+)
+def test_a_call_with_a_wrong_shape_says_which_shape_is_wanted(which, x, t, truth, schedule):
+    network = truth if which == "exact" else make_network(schedule)
+    x, t = torch.rand(x), torch.rand(t)
+    wanted = (
+        f"(batch, 2, 1), which is (batch, atom, dimension), and t the shape (batch,); given x {tuple(x.shape)} and t "
+    )
+    for call in (network, network.score):
+        with pytest.raises(ValueError, match=re.escape(wanted + str(tuple(t.shape)))):
+            call(x, t)

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from utils.files import locked, replacing
+from utils.files import atomic_write, error_message, locked
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "deep" / "down" / "numbers.json"
     for content in ("old", "new"):
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             assert temporary.parent == path.parent and temporary.suffix == ".json"
             temporary.write_text(content[:1])
             assert not path.exists() if content == "old" else path.read_text() == "old"
@@ -27,7 +27,7 @@ def test_what_goes_wrong_leaves_the_old_file_and_nothing_else(tmp_path, error, o
     path = tmp_path / "numbers.json"
     if old:
         path.write_text(old)
-    with pytest.raises(error), replacing(path) as temporary:
+    with pytest.raises(error), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise error
     assert [p.read_text() for p in tmp_path.iterdir()] == ([old] if old else [])
@@ -36,7 +36,7 @@ def test_what_goes_wrong_leaves_the_old_file_and_nothing_else(tmp_path, error, o
 def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "numbers.json"
     path.write_text("old")
-    with pytest.raises(FileNotFoundError), replacing(path):
+    with pytest.raises(FileNotFoundError), atomic_write(path):
         pass
     assert path.read_text() == "old"
 
@@ -44,9 +44,25 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_file(tmp_pat
 def test_error_names_the_file_that_was_meant(tmp_path):
     path = tmp_path / "numbers.json"
     path.mkdir()
-    with pytest.raises(IsADirectoryError) as caught, replacing(path) as temporary:
+    with pytest.raises(IsADirectoryError) as caught, atomic_write(path) as temporary:
         temporary.write_text("new")
     assert caught.value.filename == str(path) and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path):
+        raise OSError(28, "No space left on device")  # as a write to a full disk does, without a name
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), "a.txt: No such file or directory"),
+        (FileExistsError(17, "File exists", "output"), "output: a file is where a folder should be"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError("x should be a number"), "x should be a number"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_error_is_said_without_its_number(error, text):
+    assert error_message(error) == text
 
 
 HOLD = """

@@ -1,0 +1,111 @@
+"""What happens around a training: pictures, checkpoints, event files, and a clean end when it is asked for."""
+
+import contextlib
+import io
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
+from trained import SMALL, events, train, values
+
+from training.callbacks import SAVE_EVERY_N_EPOCHS, AtomicCheckpointIO
+from training.lightning_module import MONITOR, ScoreMatching
+from training.train import train as train_run
+from utils.runs.checkpoints import read_checkpoint
+from utils.runs.loading import configure
+from utils.runs.run import Run
+
+
+def test_pictures_can_be_looked_at(clone):
+    _, images = events(clone / "training" / "no_regularizer" / "output" / "run1")
+    sizes = {"score_along_the_line": (1100, 580), "score_field": (1452, 902)}  # inches times dots per inch
+    assert images.keys() == sizes.keys()
+    for tag, size in sizes.items():
+        assert [event.step for event in images[tag]] == [1, 3]  # after the second and the fourth epoch
+        for event in images[tag]:
+            picture = Image.open(io.BytesIO(event.encoded_image_string))
+            assert picture.format == "PNG" and picture.size == size
+            assert picture.convert("L").getextrema() == (0, 255)  # decodes, and is not blank
+        first, second = (event.encoded_image_string for event in images[tag])
+        assert first != second
+
+
+@pytest.mark.usefixtures("training")
+def test_best_checkpoint_is_the_one_with_the_lowest_validation_loss():
+    assert train("max_epochs=12", "optimizer.learning_rate=0.1") == 0
+    run = Run("no_regularizer")
+    validation = values(events(run.folder)[0][MONITOR])
+    best = validation.index(min(validation))
+    assert best < 11  # or this would say nothing
+    assert torch.load(run.best_checkpoint)["epochs_done"] == best + 1
+
+
+@pytest.mark.usefixtures("training")
+def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
+    """Or a run that is killed then has a gap in its curves. A thread writes them, and the disk may be slow."""
+    save, write, found = AtomicCheckpointIO.save_checkpoint, RecordWriter.write, []
+
+    def look_and_save(self, checkpoint, path, storage_options=None):
+        if Path(path).name == "last.ckpt":
+            found.append((checkpoint["epochs_done"], len(events(Path(path).parent.parent)[0]["learning_rate"])))
+        save(self, checkpoint, path, storage_options)
+
+    def write_slowly(self, data):
+        time.sleep(0.01)
+        write(self, data)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", look_and_save)
+    monkeypatch.setattr(RecordWriter, "write", write_slowly)
+    assert train(f"max_epochs={SAVE_EVERY_N_EPOCHS + 2}") == 0
+    assert found == [(epochs, epochs) for epochs in (SAVE_EVERY_N_EPOCHS, SAVE_EVERY_N_EPOCHS + 2)]
+
+
+# --- a clean end
+
+
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_training_stops_after_the_epoch_in_which_it_is_asked_to(monkeypatch, capsys, in_main_thread):
+    original, stop, run = ScoreMatching.training_step, threading.Event(), Run("no_regularizer")
+
+    def ask(module, *arguments):
+        if module.current_epoch == 1:
+            stop.set()
+        return original(module, *arguments)
+
+    def fit():
+        assert threading.current_thread() is not threading.main_thread() or in_main_thread
+        return train_run(run, configure("no_regularizer", [*SMALL, "max_epochs=4"]), stop=stop)
+
+    monkeypatch.setattr(ScoreMatching, "training_step", ask)
+    with ThreadPoolExecutor(1) as other:
+        assert (fit() if in_main_thread else other.submit(fit).result()) == 1
+        assert f"{run.title}: stopped after 2 epochs. To continue: {run.command}\n" in capsys.readouterr().out
+        assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 2
+        stop.clear()
+        assert (fit() if in_main_thread else other.submit(fit).result()) == 0
+
+
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize("learning_rate", [1e-3, 1e25])  # with the second it ends in an error
+def test_signal_handlers_are_what_they_were_after_a_training(learning_rate):
+    def handler(*_):
+        pass
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        configuration = configure(
+            "no_regularizer", [*SMALL, "max_epochs=2", f"optimizer.learning_rate={learning_rate}"]
+        )
+        with pytest.raises(Exception, match="infinite") if learning_rate > 1 else contextlib.nullcontext():
+            assert train_run(Run("no_regularizer"), configuration) == 0
+        assert [signal.getsignal(number) for number in before] == [handler, handler]
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

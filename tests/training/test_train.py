@@ -1,0 +1,243 @@
+"""The training from run.sh on: what a run leaves, how it is continued, refused or started over."""
+
+import math
+import os
+import re
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import SHORT, in_shell
+from trained import differences, events, steps, stopping_after, train, values
+
+from training.lightning_module import MONITOR
+from training.train import main
+from utils.files import locked
+from utils.runs.loading import configure
+from utils.runs.run import Run
+
+SCALARS = {
+    "score_matching_loss/training",
+    "score_matching_loss/validation",
+    "total_loss/training",
+    "total_loss/validation",
+    "excess_loss/validation",
+    "path_kl_in_nats/validation",
+    "learning_rate",
+}
+
+
+def snapshot(folder):
+    """Return every file below a folder with its content and the time of its last change."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def plain(value):
+    """Whether a value consists of what weights_only=True can read."""
+    if isinstance(value, dict):
+        return all(map(plain, value.values()))
+    return all(map(plain, value)) if isinstance(value, list) else isinstance(value, (str, int, float, type(None)))
+
+
+@pytest.fixture
+def run1(clone):
+    return clone / "training" / "no_regularizer" / "output" / "run1"
+
+
+# --- what a short run leaves
+
+
+def test_configuration_is_written_beside_the_run_and_in_the_experiments_folder(run1):
+    written = (run1 / "config.yaml").read_bytes()
+    assert (run1.parent.parent / "config.yaml").read_bytes() == written
+    assert yaml.safe_load(written) == configure("no_regularizer", SHORT).as_dict()
+
+
+def test_run_holds_what_was_promised_and_nothing_else(run1):
+    names = sorted(path.relative_to(run1).as_posix() for path in run1.rglob("*") if path.is_file())
+    others = [name for name in names if "tfevents" not in name]
+    assert others == ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "curves.csv"]
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_checkpoint_holds_tensors_and_plain_values(run1, name):
+    checkpoint = torch.load(run1 / "checkpoints" / name, weights_only=True)
+    expected = configure("no_regularizer", SHORT).build_network().state_dict()
+    assert checkpoint["state_dict"].keys() == {f"network.{key}" for key in expected}
+    assert plain(checkpoint["hyper_parameters"])
+    assert checkpoint["hyper_parameters"] == configure("no_regularizer", SHORT).as_dict()
+    assert not any(torch.equal(checkpoint["state_dict"][f"network.{key}"], expected[key]) for key in expected)
+
+
+def test_scalars_are_there_once_an_epoch(run1):
+    scalars, _ = events(run1)
+    assert scalars.keys() >= SCALARS
+    assert {tag: steps(scalars[tag]) for tag in SCALARS} == {tag: [0, 1, 2, 3] for tag in SCALARS}
+    assert all(math.isfinite(value) for series in scalars.values() for _, value in series)
+    assert values(scalars["learning_rate"]) == pytest.approx([1e-3] * 4)  # the plateau is far off
+
+
+def test_same_command_leaves_a_finished_run_alone(clone, run1, tmp_path):
+    before = snapshot(run1)
+    done = in_shell("bash", str(clone / "training" / "no_regularizer" / "run.sh"), *SHORT, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("no_regularizer, run1: nothing to do, it finished its 4 epochs.")
+    assert snapshot(run1) == before
+
+
+# --- how it goes on
+
+
+def test_bad_key_ends_in_one_line_before_anything_is_written(training, capsys):
+    before = snapshot(training)
+    assert train("max_epoch=5") == 2
+    said = "command line: max_epoch: unknown key (did you mean max_epochs?), given 5\n"
+    assert capsys.readouterr() == ("", said)
+    assert snapshot(training) == before
+
+
+def test_help_explains(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["no_regularizer", "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("key=value", "--run-name", "--from-scratch", "example:"))
+
+
+def test_run_from_its_beginning_to_its_end(training, capsys):
+    """Started, refused with another configuration, given more epochs, started over; another run beside it."""
+    output = training / "no_regularizer" / "output"
+    assert train("max_epochs=2") == 0
+    before = snapshot(training)
+
+    capsys.readouterr()
+    assert train("max_epochs=2", "optimizer.learning_rate=0.5", "scheduler.type=cosine") == 2
+    said = capsys.readouterr().err
+    assert "optimizer.learning_rate: 0.001 in the run, 0.5 now" in said
+    assert "scheduler.type: plateau in the run, cosine now" in said
+    assert "--run-name" in said and "--from-scratch" in said
+    assert train("max_epochs=1") == 2  # fewer epochs cannot be had from what there is
+    assert train("max_epochs=3", "seed=1") == 2
+    assert snapshot(training) == before
+
+    assert train("max_epochs=5") == 0
+    assert "continues after 2 epochs" in capsys.readouterr().out
+    assert yaml.safe_load((output / "run1" / "config.yaml").read_text())["max_epochs"] == 5
+    scalars, _ = events(output / "run1")
+    assert {tag: steps(scalars[tag]) for tag in SCALARS} == {tag: [*range(5)] for tag in SCALARS}
+
+    assert train("max_epochs=5", "--run-name", "straight") == 0  # continued or not, plateau has no memory of the end
+    assert differences(output / "run1", output / "straight") == []
+
+    beside = snapshot(output / "straight")
+    assert train("max_epochs=1", "--from-scratch", "optimizer.learning_rate=0.01") == 0
+    scalars, _ = events(output / "run1")
+    assert steps(scalars[MONITOR]) == [0]
+    assert values(scalars["learning_rate"]) == pytest.approx([0.01])
+    assert len(list((output / "run1").glob("*tfevents*"))) == 1
+    assert snapshot(output / "straight") == beside
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "plateau", "cosine"])
+def test_finished_run_gets_more_epochs_where_its_learning_rate_does_not_depend_on_their_number(
+    training, capsys, scheduler
+):
+    assert train("max_epochs=2", f"scheduler.type={scheduler}") == 0
+    before = snapshot(training)
+    refused = scheduler == "cosine"
+    assert train("max_epochs=3", f"scheduler.type={scheduler}") == (2 if refused else 0)
+    said = capsys.readouterr().err
+    reason = "  (under the schedule cosine the learning rate depends on max_epochs from the beginning)\n"
+    assert (f"max_epochs: 2 in the run, 3 now\n{reason}" in said) == refused
+    assert (snapshot(training) == before) == refused
+
+
+@pytest.mark.usefixtures("training")
+def test_run_that_has_not_reached_its_end_cannot_be_given_another(capsys):
+    with stopping_after(2):
+        assert train("max_epochs=4") == 1
+    assert "stopped after 2 epochs. To continue: bash " in capsys.readouterr().out
+    assert train("max_epochs=6") == 2
+    assert "max_epochs: 4 in the run, 6 now" in capsys.readouterr().err
+    assert train("max_epochs=4") == 0
+
+
+def test_early_stopping_ends_a_run_and_the_same_command_leaves_it_alone(training, capsys):
+    words, run = ("max_epochs=30", "early_stopping_patience=2", "optimizer.learning_rate=0.3"), Run("no_regularizer")
+    assert train(*words) == 0
+    said = capsys.readouterr().out
+    validation = values(events(run.folder)[0][MONITOR])
+    best = validation.index(min(validation))
+    assert len(validation) == best + 3 < 30
+    how = f"stopped early, after {best + 3} epochs, the last 2 of them without a better validation loss. "
+    assert said.endswith(f"run1: {how}The run is in {run.folder}\n")
+    before = snapshot(training)
+    assert train(*words) == 0
+    assert f"run1: nothing to do, it {how}Pictures and numbers: " in capsys.readouterr().out
+    assert snapshot(training) == before
+
+
+@pytest.mark.usefixtures("training")
+def test_from_scratch_empties_a_folder_that_is_a_link_and_nothing_beyond_it(tmp_path):
+    run, disk, other = Run("no_regularizer"), tmp_path / "disk", tmp_path / "other"
+    run.folder.parent.mkdir()
+    for folder in (disk, other):
+        folder.mkdir()
+    run.folder.symlink_to(disk)
+    assert train("max_epochs=2") == 0
+    (other / "kept").touch()
+    (disk / "old").mkdir()
+    (disk / "old" / "link").symlink_to(other)
+    (disk / "link").symlink_to(other)
+    assert train("max_epochs=1", "--from-scratch") == 0
+    assert run.folder.is_symlink()
+    assert sorted(path.name.partition(".out")[0] for path in disk.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "curves.csv",
+        "events",
+    ]
+    assert steps(events(disk)[0][MONITOR]) == [0]
+    assert (other / "kept").exists()
+
+
+@pytest.mark.usefixtures("training")
+def test_second_process_in_a_run_is_refused_and_names_the_first(capsys):
+    run = Run("no_regularizer")
+    for options in ([], ["--from-scratch"]):
+        with locked(run.lock_file):
+            assert train("max_epochs=1", *options) == 2
+        expected = (
+            f"{run.folder}: process {os.getpid()} on .* is training it; wait for it or stop it, or choose another"
+        )
+        assert re.fullmatch(expected + " --run-name\n", capsys.readouterr().err)
+        assert not run.folder.exists()
+    assert run.lock_file.exists()  # stale from here on: it is in nobody's way
+    assert train("max_epochs=1") == 0
+
+
+SLURM = {
+    "SLURM_NTASKS": "4",
+    "SLURM_JOB_NAME": "train.sh",
+    "SLURM_JOB_ID": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_JOB_NODELIST": "host",
+}
+
+
+def test_training_in_a_job_of_slurm_is_as_any_other(training, tmp_path, monkeypatch):
+    """Lightning would take it for one of four processes, and hpc_ckpt_1.ckpt for what to go on from."""
+    output = training / "no_regularizer" / "output"
+    assert train("max_epochs=2", "--run-name", "other", "seed=1") == 0
+    assert train("max_epochs=3", "--run-name", "outside") == 0
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    for name in ("inside", "beside_a_checkpoint"):
+        assert train("max_epochs=3", "--run-name", name) == 0
+        assert differences(output / "outside", output / name) == []
+        shutil.copy(output / "other" / "checkpoints" / "last.ckpt", tmp_path / "hpc_ckpt_1.ckpt")

@@ -2,7 +2,7 @@
 # Says which pinned packages have known vulnerabilities (pip-audit asks pypi.org, so this needs the network).
 # Nothing is installed for good: without pip-audit on PATH, a temporary environment gets it and is removed.
 set -euo pipefail
-here="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+here="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 if command -v pip-audit >/dev/null 2>&1; then
     audit=pip-audit
 else

@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # Sourced by every script: puts the `python` and `tensorboard` of a fitting environment first on PATH.
 # An active environment that satisfies the pins is used as it is. Otherwise .venv beside this file is, made once.
 # REQUIREMENTS=requirements-dev.txt before sourcing asks for the tools of the tests as well.
 
-_root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+_root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 _requirements="$_root/${REQUIREMENTS:-requirements.txt}"
 
 _satisfies_pins() { # $1: a Python. Reads the installed versions; imports none of the packages.

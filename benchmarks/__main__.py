@@ -8,7 +8,6 @@ import argparse
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import date
@@ -18,20 +17,21 @@ from statistics import median
 import torch
 
 from benchmarks import derivatives, epochs
-from utils.runs.run import ROOT
+from utils.runs import run as runs
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
-def rows(clone: Path) -> Iterator[tuple[str, str]]:
+def rows() -> Iterator[tuple[str, str]]:
     """What was measured, and the result."""
-    found = epochs.seconds_an_epoch(clone)
+    found = epochs.seconds_an_epoch()
     yield "epoch by hand", f"{1e3 * median(found[epochs.BY_HAND]):.1f} ms"
-    for name in (name for name in found if name.startswith("no_regularizer")):
-        yield f"epoch of {name}", f"{epochs.ratio(found, name, epochs.BY_HAND):.2f} by hand"
-    for name in (name for name in found if name != epochs.BY_HAND and not name.startswith("no_regularizer")):
-        yield f"epoch of {name}", f"{epochs.ratio(found, name, epochs.PLAIN):.2f} plain epochs"
+    for name in found:
+        if name.startswith(runs.BASELINE):
+            yield f"epoch of {name}", f"{epochs.ratio(found, name, epochs.BY_HAND):.2f} by hand"
+        elif name != epochs.BY_HAND:
+            yield f"epoch of {name}", f"{epochs.ratio(found, name, epochs.PLAIN):.2f} plain epochs"
     for points in (64, 512):
         forward, reverse = derivatives.seconds(points).values()
         text = f"{1e3 * reverse:.1f} ms : {1e3 * forward:.1f} ms = {reverse / forward:.1f}"
@@ -44,16 +44,15 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     write = parser.parse_args().write
     torch.set_num_threads(1)
-    os.environ |= {"OMP_NUM_THREADS": "1", "VIRTUAL_ENV": sys.prefix}
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
     lines = [f"`python -m benchmarks` on {machine}, torch {torch.__version__}, {date.today()}:"]
     lines += ["", "| what | result |", "|---|---|"]
     print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory() as folder:  # so that nobody's runs are touched
-        left_out = shutil.ignore_patterns(".*", "output", "config.yaml", "__pycache__", "generated_artifacts")
-        clone = Path(shutil.copytree(ROOT, Path(folder) / "clone", ignore=left_out))
-        for row in rows(clone):
+        left_out = shutil.ignore_patterns("output", "config.yaml", "*.py", "__pycache__")
+        runs.TRAINING = Path(shutil.copytree(runs.TRAINING, Path(folder) / "training", ignore=left_out))
+        runs.ROOT = runs.TRAINING.parent
+        for row in rows():
             lines.append("| " + " | ".join(row) + " |")
             print(lines[-1], flush=True)
     if write:

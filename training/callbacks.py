@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -150,74 +151,47 @@ class RunLogger(TensorBoardLogger):
 
 
 class ScorePicture(Callback):
-    """A picture of the score for TensorBoard, every so many epochs; a subclass says of what.
+    """A picture of the score for TensorBoard, every so many epochs.
 
-    Matplotlib is imported with the first picture: a sweep without pictures does without it.
+    `make` returns the function that draws a network's score as PNG, under a title. It is called with the first picture
+    and imports matplotlib: a sweep without pictures does without it.
     """
 
-    tag: str
+    def __init__(self, tag: str, every_n_epochs: int, make: Callable[[], Callable[[ScoreNetwork, str], bytes]]):
+        self.tag, self.every_n_epochs, self.make = tag, every_n_epochs, make
 
-    def __init__(self, every_n_epochs: int):
-        self.every_n_epochs = every_n_epochs
-
-    def draw(self, network: ScoreNetwork, title: str) -> bytes:
-        """Return the PNG of the network's score."""
-        raise NotImplementedError
+    @cached_property
+    def draw(self) -> Callable[[ScoreNetwork, str], bytes]:
+        return self.make()
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Draw on the CPU, whatever the training runs on."""
         if module.epochs_done % self.every_n_epochs == 0:
             network = module.network if module.device.type == "cpu" else copy.deepcopy(module.network).cpu()
             png = self.draw(network, f"{module.epochs_done} epochs")
             trainer.logger.add_png(self.tag, png, trainer.current_epoch)
 
 
-class ScoreLine(ScorePicture):
-    """The score along a line through two modes, at eight times."""
+def line_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str], bytes]:
+    """Return what draws the score along a line through two modes, at eight times."""
+    from utils.plots.score_field import ScoreLineFigure
 
-    tag = "score_along_the_line"
-
-    def __init__(self, configuration: Configuration):
-        super().__init__(configuration.score_viewer.every_n_epochs)
-        self.configuration, self.times = configuration, torch.tensor(LINE_TIMES)
-        self.line = Line(configuration.toy_problem, LINE_POINTS)
-
-    @cached_property
-    def figure(self):
-        """The figure, with all but the model's lines drawn."""
-        from utils.plots.score_field import ScoreLineFigure
-
-        gaussian, in_distribution = self.line.gaussian(self.configuration.noise_schedule.sigma(self.times))
-        exact = self.line.along(self.configuration.build_truth(), self.times)
-        arrays = (self.line.position, self.times, exact, gaussian, in_distribution)
-        return ScoreLineFigure(*(array.numpy() for array in arrays), self.line.label)
-
-    def draw(self, network: ScoreNetwork, title: str) -> bytes:
-        return self.figure.png(self.line.along(network, self.times).numpy(), title)
+    line, times = Line(configuration.toy_problem, LINE_POINTS), torch.tensor(LINE_TIMES)
+    gaussian, in_distribution = line.gaussian(configuration.noise_schedule.sigma(times))
+    exact = line.along(configuration.build_truth(), times).numpy()
+    background = (exact, gaussian.numpy(), in_distribution.numpy())
+    figure = ScoreLineFigure(line.position.numpy(), times.numpy(), *background, line.label)
+    return lambda network, title: figure.png(line.along(network, times).numpy(), title)
 
 
-class ScoreField(ScorePicture):
-    """The score over the torus, beside the exact one, at four times."""
+def field_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str], bytes]:
+    """Return what draws the score over the torus, beside the exact one, at four times."""
+    from utils.plots.score_field import ScoreFieldFigure
 
-    tag = "score_field"
+    field, times = Field(configuration.toy_problem, configuration.noise_schedule), torch.tensor(FIELD_TIMES)
+    figure = ScoreFieldFigure(field.points, field.grid, field.plane, times.numpy())
 
-    def __init__(self, configuration: Configuration):
-        super().__init__(configuration.score_viewer.field_every_n_epochs)
-        self.truth, self.times = configuration.build_truth(), torch.tensor(FIELD_TIMES)
-        self.field = Field(configuration.toy_problem, configuration.noise_schedule)
+    def arrows(network: ScoreNetwork) -> np.ndarray:
+        return np.stack([field.arrows(network, t) for t in times])
 
-    @cached_property
-    def figure(self):
-        """The figure, with the exact score's arrows and densities drawn."""
-        from utils.plots.score_field import ScoreFieldFigure
-
-        figure = ScoreFieldFigure(self.field.points, self.field.grid, self.field.plane, FIELD_TIMES)
-        figure.show_exact(self.arrows(self.truth), np.stack([self.field.log_density(t) for t in self.times]))
-        return figure
-
-    def arrows(self, network: ScoreNetwork) -> np.ndarray:
-        """Return the arrows at all times, (time, point, 2)."""
-        return np.stack([self.field.arrows(network, t) for t in self.times])
-
-    def draw(self, network: ScoreNetwork, title: str) -> bytes:
-        return self.figure.png(self.arrows(network), title)
+    figure.show_exact(arrows(configuration.build_truth()), np.stack([field.log_density(t) for t in times]))
+    return lambda network, title: figure.png(arrows(network), title)

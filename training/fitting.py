@@ -6,6 +6,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment
@@ -75,14 +76,14 @@ def disk_errors_once() -> Iterator[None]:
 
 
 def _callbacks(run: Run, configuration: Configuration) -> list:
+    viewer, patience = configuration.score_viewer, configuration.early_stopping_patience
+    line, field = (partial(make, configuration) for make in (callbacks.line_picture, callbacks.field_picture))
     chosen = [
         callbacks.Progress(),
-        callbacks.ScoreLine(configuration),
+        callbacks.ScorePicture("score_along_the_line", viewer.every_n_epochs, line),
         ModelCheckpoint(run.best_checkpoint.parent, filename="best", monitor=MONITOR, enable_version_counter=False),
         callbacks.LastCheckpoint(run.last_checkpoint),
     ]
     if has_plane(configuration.toy_problem):
-        chosen.append(callbacks.ScoreField(configuration))
-    if configuration.early_stopping_patience is not None:
-        chosen.append(EarlyStopping(MONITOR, patience=configuration.early_stopping_patience))
-    return chosen
+        chosen.append(callbacks.ScorePicture("score_field", viewer.field_every_n_epochs, field))
+    return chosen if patience is None else [*chosen, EarlyStopping(MONITOR, patience=patience)]

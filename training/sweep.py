@@ -29,6 +29,7 @@ from utils.runs.checkpoints import is_finished
 from utils.runs.curves import epochs_written
 from utils.runs.loading import configure
 from utils.runs.run import ANALYTICAL, ROOT, Run
+from utils.runs.store import Record
 from utils.score.samplers import Sampling
 from utils.sweeps.plan import PlannedRun, plan, plan_shipped
 from utils.sweeps.results import read_results
@@ -95,7 +96,9 @@ def sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         return dry_run(options, runs)
     output = ROOT / "generated_artifacts" if options.all else None
-    to_do = [PlannedRun(Run(ANALYTICAL), (), configure(ANALYTICAL)), *runs[::-1]] if output else runs
+    to_do = [planned for planned in runs if not is_done(planned, sampling)]
+    if output:  # the baseline is the quickest: as the last one it leaves no processor idle for long
+        to_do = [PlannedRun(Run(ANALYTICAL), (), configure(ANALYTICAL)), *runs[::-1]]
     failed = []
     if to_do:
         with open_client(options, len(to_do)) as (client, check):
@@ -107,6 +110,15 @@ def sweep(options: argparse.Namespace) -> int:
 
         failed += write_reports(output)
     return int(bool(failed))
+
+
+def is_done(planned: PlannedRun, sampling: Sampling) -> bool:
+    """Return whether a run was trained as planned and evaluated."""
+    try:
+        facts = Record.read(planned.run.metrics_file).facts
+    except UserError:
+        return False
+    return facts["key"] == planned.configuration.key() and facts["sampling"] == sampling.model_dump()
 
 
 def dry_run(options: argparse.Namespace, runs: list[PlannedRun]) -> int:

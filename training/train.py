@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         configuration = configure(options.experiment, options.overrides)
         run = Run(options.experiment, options.run_name)
         return train(run, configuration, options.from_scratch, options.overrides)
-    except KeyboardInterrupt:  # before the first epoch; later ones end cleanly, see callbacks.StopOnSignal
+    except KeyboardInterrupt:  # before the first epoch; later ones end cleanly, see callbacks.StopCleanly
         print("Stopped before the first epoch; the same command starts again.", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
@@ -108,35 +108,21 @@ def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | No
     """
     if not os.path.lexists(run.last_checkpoint):
         if run.configuration_file.exists():
-            check_same_configuration(run, configuration, None)
+            check_same_configuration(run, read_configuration(run.configuration_file), configuration, finished=False)
         return 0
-    before, last = configuration_of(run), state_of(run)
-    check_same_configuration(run, configuration, why_finished(last, before))
-    if reason := why_finished(last, configuration):
-        print(f"{run.title}: nothing to do, it {reason}. Pictures and numbers: python analyse_experiments.py")
-        return None
-    return last["epochs_done"]
-
-
-def configuration_of(run: Run) -> Configuration:
-    """Return what the run was begun with; raises UserError, which says what to do, where that cannot be read."""
     try:
-        return read_configuration(run.configuration_file)
+        before, last = read_configuration(run.configuration_file), read_state(run)
     except UserError as fault:
-        text = "The run cannot be continued without it; --from-scratch removes it and starts over."
-        raise UserError(f"{fault}\n{text}") from fault
-
-
-def state_of(run: Run) -> dict:
-    """Return the last checkpoint; raises UserError, which says what to do, where no training can go on from it."""
-    try:
-        return read_state(run)
-    except BadCheckpoint as fault:
         text = "The run cannot be continued; --from-scratch removes it and starts over"
         with contextlib.suppress(UserError):
             load_run(run)
             text += f". {run.best_checkpoint.name} beside it is whole: analyse_experiments.py can use it as it is"
-        raise BadCheckpoint(f"{fault}\n{text}.") from fault
+        raise UserError(f"{fault}\n{text}.") from fault
+    check_same_configuration(run, before, configuration, finished=why_finished(last, before) is not None)
+    if reason := why_finished(last, configuration):
+        print(f"{run.title}: nothing to do, it {reason}. Pictures and numbers: python analyse_experiments.py")
+        return None
+    return last["epochs_done"]
 
 
 def fit(
@@ -162,7 +148,7 @@ def fit(
     except OSError as error:
         text = "The training stopped; once that is mended, the same command goes on from the last checkpoint"
         raise UserError(f"{error.filename or run.folder}: {error.strerror or error}. {text}.") from error
-    last = state_of(run)
+    last = read_state(run)
     if reason := why_finished(last, configuration):
         print(f"{run.title}: {reason}. The run is in {run.folder}")
         return 0
@@ -178,26 +164,22 @@ def check_accelerator(name: str) -> None:
         raise UserError(f"accelerator: torch finds no {name} device here; accelerator=cpu is as fast on this problem")
 
 
-def check_same_configuration(run: Run, configuration: Configuration, reason: str | None) -> None:
+def check_same_configuration(run: Run, before: Configuration, now: Configuration, finished: bool) -> None:
     """Raise UserError with the difference where the run was begun with another configuration.
 
     A run that has finished may be given more epochs, but not under a schedule that depends on their number: that would
     be another training.
     """
-    before = configuration_of(run)
-    differences = difference(before, configuration)
-    longer = differences.keys() == {"max_epochs"} and configuration.max_epochs > before.max_epochs
-    if longer and reason and not configuration.scheduler.depends_on_max_epochs:
+    differences = difference(before, now)
+    longer = finished and differences.keys() == {"max_epochs"} and now.max_epochs > before.max_epochs
+    if not differences or (longer and not now.scheduler.depends_on_max_epochs):
         return
-    if differences:
-        lines = [f"  {key}: {old} in the run, {new} now" for key, (old, new) in differences.items()]
-        if longer and reason:
-            kind = configuration.scheduler.type
-            lines.append(f"  (under the schedule {kind} the learning rate depends on max_epochs from the beginning)")
-        raise UserError(
-            f"{run.folder}: this run was begun with another configuration:\n" + "\n".join(lines) + "\n"
-            "Choose another --run-name, or --from-scratch to remove it and start over."
-        )
+    lines = [f"{run.folder}: this run was begun with another configuration:"]
+    lines += [f"  {key}: {old} in the run, {new} now" for key, (old, new) in differences.items()]
+    if longer:
+        lines.append(f"  (under the schedule {now.scheduler.type} the learning rate depends on it from the beginning)")
+    lines.append("Choose another --run-name, or --from-scratch to remove it and start over.")
+    raise UserError("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -39,20 +39,14 @@ def pytest_itemcollected(item):
 
 
 def make_problem(coordinates=BASE, sigma_d=0.01, permutation_symmetric=True):
-    return ToyProblem(
-        equilibrium_relative_coordinates=coordinates, sigma_d=sigma_d, permutation_symmetric=permutation_symmetric
-    )
+    settings = {"sigma_d": sigma_d, "permutation_symmetric": permutation_symmetric}
+    return ToyProblem(equilibrium_relative_coordinates=coordinates, **settings)
 
 
 def make_network(schedule, shape=(2, 1), permutation_equivariant=True, seed=0):
-    architecture = Architecture(
-        coordinates_embedding_size=32,
-        sigma_embedding_size=16,
-        time_embedding_size=16,
-        hidden_size=64,
-        number_of_hidden_layers=3,
-        permutation_equivariant=permutation_equivariant,
-    )
+    sizes = {f"{name}_embedding_size": size for name, size in (("coordinates", 32), ("sigma", 16), ("time", 16))}
+    sizes |= {"hidden_size": 64, "number_of_hidden_layers": 3}
+    architecture = Architecture(**sizes, permutation_equivariant=permutation_equivariant)
     torch.manual_seed(seed)
     return MLPScoreNetwork(architecture, schedule, shape)
 

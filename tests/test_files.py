@@ -21,24 +21,17 @@ def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, None])
 @pytest.mark.parametrize("old", [None, "old"])
 def test_what_goes_wrong_leaves_the_old_file_and_nothing_else(tmp_path, error, old):
     path = tmp_path / "numbers.json"
     if old:
         path.write_text(old)
-    with pytest.raises(error), atomic_write(path) as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(error or FileNotFoundError), atomic_write(path) as temporary:
+        if error:  # else nothing is written, which is an error as well
+            temporary.write_text("half")
+            raise error
     assert [p.read_text() for p in tmp_path.iterdir()] == ([old] if old else [])
-
-
-def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_file(tmp_path):
-    path = tmp_path / "numbers.json"
-    path.write_text("old")
-    with pytest.raises(FileNotFoundError), atomic_write(path):
-        pass
-    assert path.read_text() == "old"
 
 
 def test_error_names_the_file_that_was_meant(tmp_path):
@@ -51,18 +44,11 @@ def test_error_names_the_file_that_was_meant(tmp_path):
         raise OSError(28, "No space left on device")  # as a write to a full disk does, without a name
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (FileNotFoundError(2, "No such file or directory", "a.txt"), "a.txt: No such file or directory"),
-        (FileExistsError(17, "File exists", "output"), "output: a file is where a folder should be"),
-        (OSError(28, "No space left on device"), "No space left on device"),
-        (ValueError("x should be a number"), "x should be a number"),
-        (AssertionError(), "AssertionError"),
-    ],
-)
-def test_error_is_said_without_its_number(error, text):
-    assert error_message(error) == text
+def test_error_is_said_without_its_number():
+    assert error_message(FileNotFoundError(2, "No such file", "a.txt")) == "a.txt: No such file"
+    assert error_message(FileExistsError(17, "File exists", "a.txt")) == "a.txt: a file is where a folder should be"
+    assert error_message(OSError(28, "No space left on device")) == "No space left on device"
+    assert error_message(AssertionError()) == "AssertionError"
 
 
 HOLD = """

@@ -21,12 +21,9 @@ def train(*words, experiment="no_regularizer"):
 @contextlib.contextmanager
 def stopping_after(epochs):
     """Let the trainings within the block end after so many epochs, as if they had been asked to."""
-
-    def stop(_, trainer, module):
-        trainer.should_stop = module.epochs_done == epochs
-
+    hook = "training.callbacks.Progress.on_train_epoch_end"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.callbacks.Progress.on_train_epoch_end", stop)
+        patch.setattr(hook, lambda _, trainer, module: setattr(trainer, "should_stop", module.epochs_done == epochs))
         yield
 
 
@@ -63,8 +60,8 @@ def outcome(folder):
     scalars, images = events(folder)
     pictures = {tag: [(event.step, event.encoded_image_string) for event in images[tag]] for tag in images}
     written = {"scalars": scalars, "pictures": pictures, "curves": (folder / "curves.csv").read_text()}
-    kept = ("state_dict", "optimizer_states", "lr_schedulers", "epochs_done")
-    return {key: last[key] for key in kept} | {"best": best["state_dict"]} | written
+    state = {key: last[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "epochs_done")}
+    return state | {"best": best["state_dict"]} | written
 
 
 def differences(folder, other):

@@ -10,27 +10,14 @@ from itertools import permutations
 import pytest
 import torch
 from conftest import BASE, OTHERS, make_problem
-from mixtures import MIXTURES, make_mixture
+from mixtures import for_laws, make_mixture
 from mpmath import mp
 from pydantic import ValidationError
 from scipy import stats
 
 from utils.physics.laws import GaussianMixture
-from utils.physics.torus import displacement, wrap, wrapped_normal_score
 
-LAWS = [
-    make(form, permutation_symmetric=symmetric)
-    for make, forms in ((make_problem, [BASE, *OTHERS]), (make_mixture, MIXTURES))
-    for form in forms
-    for symmetric in (True, False)
-]
 GRID = torch.cartesian_prod(*[torch.arange(100).double() / 100] * 2)[:, :, None]  # resolves widths above 0.01
-
-
-def for_laws(where=lambda law: True):
-    chosen = [law for law in LAWS if where(law)]
-    names = [f"{law.type}-{law.shape}-{'not ' * (not law.permutation_symmetric)}symmetric" for law in chosen]
-    return pytest.mark.parametrize("law", chosen, ids=names)
 
 
 def summed(law, x, sigma):
@@ -155,19 +142,6 @@ def test_a_stray_has_the_probability_exp_of_minus_12_5(atoms_and_dimensions):
         12: math.exp(-h) * sum(h**j / math.factorial(j) for j in range(6)),
     }
     assert tail[atoms * dimensions] == pytest.approx(math.exp(-12.5), rel=1e-9)
-
-
-def test_floor_of_score_matching_has_its_closed_form(generator):
-    """Without symmetrisation E|sigma grad log K|^2 - E|sigma s|^2 = sigma_d^2 / sigma_eff^2, while wrapping is rare."""
-    problem, n = make_problem(permutation_symmetric=False), 40_000
-    for sigma in (0.003, 0.02):
-        width = torch.full((n,), sigma, dtype=torch.double)
-        x_0 = problem.sample(n, generator).double()
-        x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator, dtype=torch.double))
-        target = sigma * wrapped_normal_score(displacement(x, x_0), sigma)
-        difference = (target - sigma * problem.score(x, width)).square().mean((1, 2))
-        expected = 0.01**2 / (0.01**2 + sigma**2)
-        assert abs(difference.mean() - expected) < 4 * difference.std() / n**0.5
 
 
 def test_nearest_mode_is_found_across_the_boundary_and_in_its_own_widths():

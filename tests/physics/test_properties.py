@@ -1,4 +1,4 @@
-"""Random laws, schedules and networks (hypothesis): what holds for the base case holds for all of them.
+"""Random laws and schedules (hypothesis): what holds for the base case holds for all of them.
 
 The cases are the same in every run. Others: `pytest tests/physics/test_properties.py --hypothesis-profile=wide`.
 """
@@ -6,17 +6,17 @@ The cases are the same in every run. Others: `pytest tests/physics/test_properti
 import math
 
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from utils.physics.laws import MIN_DISTANCE, GaussianMixture, ToyProblem
 from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule, time_grid
-from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
+from utils.physics.torus import displacement, wrap, wrapped_normal_log_density
 from utils.score.derivatives import value_and_divergence
-from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
+from utils.score.networks import AnalyticalScoreNetwork
 from utils.score.samplers import predictor_corrector
 
-some = settings(max_examples=settings().max_examples // 5)
+some = settings(max_examples=settings().max_examples // 8)
 DTYPES = st.sampled_from([torch.float32, torch.float64])
 WIDTHS = st.floats(math.log(1e-3), math.log(2)).map(math.exp)
 FAR = {torch.float32: 3, torch.float64: 1000}  # cells that x may be away: float32 keeps 1e-7 of such numbers
@@ -59,6 +59,7 @@ def points(draw, shape, dtype=torch.double, number=8):
 
 @some
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), DTYPES)
+@example(0.75, 0.25, torch.float32)
 def test_wrap_is_in_the_cell_and_the_displacement_is_the_nearest_image(one, other, dtype):
     x, y = torch.tensor([one], dtype=dtype), torch.tensor([other], dtype=dtype)
     assert 0 <= wrap(x) < 1 and wrap(wrap(x)) == wrap(x)
@@ -71,24 +72,9 @@ def test_wrap_is_in_the_cell_and_the_displacement_is_the_nearest_image(one, othe
 @some
 @given(WIDTHS)
 def test_wrapped_normal_is_normalised(sigma):
-    n = math.ceil(10 / min(sigma, 1))  # the trapezoidal rule errs by exp(-2 (pi sigma n)^2)
+    n = math.ceil(3 / min(sigma, 1))  # the trapezoidal rule errs by exp(-2 (pi sigma n)^2)
     u = torch.arange(n, dtype=torch.double) / n - 0.5
     assert abs(wrapped_normal_log_density(u, sigma).exp().mean().item() - 1) < 1e-12
-
-
-@some
-@given(st.data(), WIDTHS, DTYPES)
-def test_wrapped_normal_is_finite_even_and_periodic(data, sigma, dtype):
-    u = data.draw(points((1,), dtype))
-    log_density, score = wrapped_normal_log_density(u, sigma), wrapped_normal_score(u, sigma)
-    assert torch.isfinite(log_density).all() and torch.isfinite(score).all()
-    # Rounding of u, seen through the slope of the score, which is steep where two images meet, at 1/2.
-    v = u.double().requires_grad_()
-    (slope,) = torch.autograd.grad(wrapped_normal_score(v, sigma).sum(), v)
-    slack = 16 * torch.finfo(dtype).eps * (slope.abs() + sigma**-2)
-    assert ((wrapped_normal_score(u + 1, sigma) - score).abs() <= slack).all()
-    inside = u != 0.5  # at 1/2 the nearest image of -u is the other one
-    assert ((wrapped_normal_score(-u, sigma) + score).abs() <= slack)[inside].all()
 
 
 @some
@@ -122,7 +108,7 @@ def test_score_is_the_gradient_of_the_log_density(law, data, width):
 @some
 @given(laws(most_atoms=2, most_dimensions=1), st.floats(0.02, 1))
 def test_law_is_normalised(law, sigma):
-    n, atoms = math.ceil(4 / sigma), law.shape[0]  # spectrally accurate, as above
+    n, atoms = math.ceil(2 / sigma), law.shape[0]  # spectrally accurate, as above
     grid = torch.arange(n, dtype=torch.double) / n
     x = torch.cartesian_prod(*[grid] * atoms).reshape(-1, atoms, 1)
     density = law.log_density(x, torch.full((len(x),), sigma, dtype=torch.double)).exp()
@@ -142,31 +128,7 @@ def test_exact_network_and_its_divergence_are_finite_at_all_times(law, schedule,
 
 
 @some
-@given(laws(), schedules(), st.data(), DTYPES, st.integers(1, 3), st.booleans())
-def test_network_is_finite_periodic_and_equivariant(law, schedule, data, dtype, layers, equivariant):
-    architecture = Architecture(
-        coordinates_embedding_size=8,
-        sigma_embedding_size=4,
-        time_embedding_size=4,
-        hidden_size=8,
-        number_of_hidden_layers=layers,
-        permutation_equivariant=equivariant,
-    )
-    network = MLPScoreNetwork(architecture, schedule, law.shape).to(dtype)
-    x = data.draw(points(law.shape, dtype))
-    t = torch.rand(len(x), dtype=dtype)
-    output = network(x, t)
-    assert output.shape == x.shape and output.dtype == dtype and torch.isfinite(output).all()
-    close = {"rtol": 1e-3, "atol": 1e-4 if dtype == torch.float32 else 1e-10}  # x + 3 keeps 2e-7 in float32
-    cells = data.draw(st.integers(-FAR[dtype], FAR[dtype]))
-    assert torch.allclose(network(x + cells, t), output, **close)
-    order = torch.tensor(data.draw(st.permutations(range(law.shape[0]))))
-    if equivariant:
-        assert torch.allclose(network(x[:, order], t), output[:, order], **close)
-
-
-@some
-@given(laws(), schedules(), st.integers(1, 20), st.integers(0, 2), st.integers(0, 2**32))
+@given(laws(), schedules(), st.integers(1, 8), st.integers(0, 2), st.integers(0, 2**32))
 def test_samples_are_in_the_cell(law, schedule, steps, corrector_steps, seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(5, *law.shape, generator=generator)

@@ -1,36 +1,35 @@
 """Checkpoints that are damaged, hostile, foreign or too new: named, never used, and nobody's code runs."""
 
 import json
+import pickle
 import random
 import re
 import shutil
-import threading
-import time
 
 import pytest
 import torch
-from conftest import SHORT, copy_training, restored_signals, use_training_folder
-from test_bad_input import refused
-from test_experiments import (
-    RunsCode,
-    code_in_a_checkpoint,
-    code_in_a_pickle,
-    cut_short,
-    empty,
-    half,
-    no_weights,
-    not_a_dictionary,
-    text,
-)
+from analysed import SMALL, leave_run, with_few_points, without_drawing
+from conftest import SHORT, copy_training, refused, restored_signals, use_training_folder
+from damage import DAMAGES, RunsCode, changed, flipped, flipped_weight, half, with_weights
 
 import analyse_experiments
 from training import train
-from training.callbacks import WholeFilesOnly
-from utils.reports import experiment as analysis
-from utils.runs.loading import FORMAT_VERSION, BadCheckpoint, Run, UserError, load_run, read_checkpoint
+from utils.files import UserError
+from utils.runs.checkpoints import (
+    FORMAT_VERSION,
+    BadCheckpoint,
+    is_finished,
+    load_run,
+    load_score_network,
+    read_checkpoint,
+)
+from utils.runs.run import Run
 
-WORDS = ("no_regularizer", *SHORT)
-OTHERS = ("fokker_planck_regularizer", "consistency_regularizer", "analytical_regression_regularizer")
+WORDS, LONGER = ["no_regularizer", *SHORT], ["no_regularizer", "max_epochs=6", *SHORT[1:]]
+OF_LEFT = ["no_regularizer", *SMALL, "max_epochs=4"]  # what `left` was begun with
+REMEDY = "The run cannot be continued; --from-scratch removes it and starts over"
+WHOLE = ". best.ckpt beside it is whole: analyse_experiments.py can use it as it is"
+TAKEN = "taking last.ckpt beside it, the weights of the last epoch instead of the best"
 
 
 @pytest.fixture(scope="module")
@@ -39,144 +38,92 @@ def trained(tmp_path_factory):
     folder = copy_training(tmp_path_factory.mktemp("trained"))
     with pytest.MonkeyPatch.context() as patch, restored_signals():
         use_training_folder(folder, patch)
-        assert train.main(list(WORDS)) == 0
+        assert train.main(WORDS) == 0
     return folder / "no_regularizer" / "output"
 
 
 @pytest.fixture
-def run(trained, training):
+def run(trained, training, signals_restored):
     shutil.copytree(trained, training / "no_regularizer" / "output")
     return Run("no_regularizer")
 
 
-def changed(path, **others):
-    torch.save(torch.load(path, weights_only=True) | others, path)
-
-
-def flipped(path, where):
-    content = bytearray(path.read_bytes())
-    content[where] ^= 1
-    path.write_bytes(content)
-
-
-def flipped_weight(path, marker):
-    weights = next(iter(torch.load(path)["state_dict"].values())).numpy().tobytes()
-    flipped(path, path.read_bytes().index(weights) + len(weights) // 2)
-
-
-def weights_that_are_none(path, marker):
-    changed(path, state_dict={"network.layers.0.weight": RunsCode})
-
-
-def no_dictionary_of_weights(path, marker):
-    changed(path, state_dict=[1, 2])
-
-
-def other_sizes(path, marker):
-    state = torch.load(path, weights_only=True)["state_dict"]
-    changed(path, state_dict=state | {"network.layers.2.weight": torch.zeros(8, 8)})
-
-
-def one_weight_less(path, marker):
-    state = torch.load(path, weights_only=True)["state_dict"]
-    changed(path, state_dict={key: value for key, value in state.items() if key != "network.layers.2.bias"})
-
-
-def of_another_run(path, marker):
-    settings = torch.load(path, weights_only=True)["hyper_parameters"]
-    changed(path, hyper_parameters=settings | {"seed": 77})
-
-
-DAMAGES = {
-    half: "not a readable checkpoint: File is not a zip file",
-    cut_short: "not a readable checkpoint",
-    empty: "not a readable checkpoint: File is not a zip file",
-    text: "not a readable checkpoint: File is not a zip file",
-    flipped_weight: "not a readable checkpoint: its record archive/data/",
-    code_in_a_checkpoint: "not a readable checkpoint: it holds other things than tensors and plain values",
-    code_in_a_pickle: "not a readable checkpoint: File is not a zip file",
-    weights_that_are_none: "not a readable checkpoint: it holds other things than tensors and plain values",
-    no_weights: "not a checkpoint of a training: it holds no state_dict",
-    no_dictionary_of_weights: "not a checkpoint of a training: it holds no state_dict",
-    not_a_dictionary: "not a checkpoint of a training: it holds no state_dict",
-    other_sizes: "not of the network that its run's config.yaml describes: .*size mismatch for layers.2.weight",
-    one_weight_less: "not of the network that its run's config.yaml describes: .*Missing.*layers.2.bias",
-    of_another_run: "not of the run that config.yaml describes: seed is 77 in it and 1234 there",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_resume_from_a_bad_checkpoint_is_refused_with_what_to_do(run, training, tmp_path, capsys, damage):
-    damage(run.last_checkpoint, tmp_path / "marker")
-    said = refused(train.main, list(WORDS), capsys, training.parent)
-    assert not (tmp_path / "marker").exists()
-    assert re.match(f"{re.escape(str(run.last_checkpoint))}: {DAMAGES[damage]}", said[0])
-    assert said[1:] == [
-        "The run cannot go on; --from-scratch removes it and starts over. "
-        "best.ckpt beside it is whole: analyse_experiments.py can use it as it is."
-    ]
-
-
-def test_resume_from_two_bad_checkpoints_promises_nothing(run, training, capsys):
+@pytest.fixture
+def left(training):
+    """A run that nobody trained, with both checkpoints; its weights are not those that it would begin with."""
+    run = leave_run("no_regularizer")
     for path in (run.best_checkpoint, run.last_checkpoint):
-        half(path, None)
-    said = refused(train.main, list(WORDS), capsys, training.parent)
-    assert said[1:] == ["The run cannot go on; --from-scratch removes it and starts over."]
+        with_weights(path, lambda state: {name: value + 1 for name, value in state.items()})
+    return run
 
 
-def test_resume_needs_more_than_weights(run, training, capsys):
-    state = torch.load(run.last_checkpoint, weights_only=True)
-    torch.save({key: state[key] for key in ("state_dict", "epochs_done")}, run.last_checkpoint)
-    said = refused(train.main, list(WORDS), capsys, training.parent)
-    reason = "no training can go on from it: it holds no callbacks, loops, lr_schedulers, optimizer_states"
-    assert said[0] == f"{run.last_checkpoint}: {reason}"
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_bad_checkpoint_does_not_hinder_a_start_from_scratch(run, signals_restored):
-    half(run.last_checkpoint, None)
-    assert train.main([*WORDS, "--from-scratch"]) == 0
-    assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 4
+def holds(network, state):
+    return all(torch.equal(value, state[f"network.{name}"]) for name, value in network.state_dict().items())
 
 
-def test_bad_best_checkpoint_is_named_where_a_run_goes_on(run, capsys, signals_restored):
-    half(run.best_checkpoint, None)
-    assert train.main(["no_regularizer", "max_epochs=6", *SHORT[1:]]) == 0
+def test_network_of_a_run_is_the_one_in_its_best_checkpoint(left):
+    left.last_checkpoint.unlink()
+    network = load_score_network("no_regularizer")
+    assert not network.training and holds(network, weights(left.best_checkpoint))
+
+
+def test_analytical_network_needs_no_run_and_is_the_exact_score(truth, generator):
+    network = load_score_network("analytical")
+    x, t = torch.rand(20, 2, 1, generator=generator), torch.rand(20, generator=generator)
+    assert not network.training and torch.equal(network(x, t), truth(x, t))
+
+
+def test_run_that_is_not_trained_yet_is_named_with_the_command(training):
+    text = f"no_regularizer, run2: not trained yet; train it with: {Run('no_regularizer', 'run2').command}"
+    with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
+        load_score_network("no_regularizer", "run2")
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_bad_checkpoint_is_named_and_runs_no_code(left, training, tmp_path, capsys, name):
+    """No training goes on from it; an analysis takes the last one instead of the best, where that is whole."""
+    (damage, text), marker, best, last = DAMAGES[name], tmp_path / "marker", left.best_checkpoint, left.last_checkpoint
+    whole, kept = last.read_bytes(), weights(last)
+    damage(last, marker)
+    said = refused(train.main, OF_LEFT, capsys, training.parent)
+    assert re.match(f"{re.escape(str(last))}: {text}", said[0]) and said[1:] == [f"{REMEDY}{WHOLE}."]
+
+    last.write_bytes(whole)
+    damage(best, marker)
+    with pytest.raises(BadCheckpoint, match=f"^{re.escape(str(best))}: {text}"):
+        load_run(left)
+    loaded = load_run(left, fall_back=True)
     said = capsys.readouterr().err
-    assert f"{run.best_checkpoint}: not a readable checkpoint: File is not a zip file; the run goes on" in said
+    assert re.match(f"{re.escape(str(best))}: {text}", said) and said.endswith(f"; {TAKEN}\n") and said.count("\n") == 1
+    assert loaded.checkpoint == last and holds(loaded.network, kept)
 
-
-def test_run_that_was_moved_goes_on_and_keeps_its_best_checkpoint(run, trained, signals_restored):
-    callbacks = torch.load(run.last_checkpoint, weights_only=True)["callbacks"]
-    state = next(state for name, state in callbacks.items() if name.startswith("ModelCheckpoint"))
-    assert state["dirpath"] == str(trained / "run1" / "checkpoints") != str(run.best_checkpoint.parent)
-    unbeatable = torch.tensor(0.0)
-    state |= {"best_model_score": unbeatable, "kth_value": unbeatable}
-    changed(run.last_checkpoint, callbacks=callbacks)
-    before = run.best_checkpoint.read_bytes(), (trained / "run1" / "checkpoints" / "best.ckpt").read_bytes()
-    assert train.main(["no_regularizer", "max_epochs=6", *SHORT[1:]]) == 0
-    assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 6
-    assert (run.best_checkpoint.read_bytes(), (trained / "run1" / "checkpoints" / "best.ckpt").read_bytes()) == before
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_bad_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_asked_for(run, tmp_path, capsys, damage):
-    damage(run.best_checkpoint, tmp_path / "marker")
-    reason = DAMAGES[damage].replace("last", "best")
-    with pytest.raises(BadCheckpoint, match=f"{re.escape(str(run.best_checkpoint))}: {reason}"):
-        load_run(run)
-    network = load_run(run, fall_back=True).network
-    assert not (tmp_path / "marker").exists()
-    said = capsys.readouterr().err
-    assert re.match(f"{re.escape(str(run.best_checkpoint))}: {reason}", said) and said.count("\n") == 1
-    assert said.endswith("; taking last.ckpt beside it, the weights of the last epoch instead of the best\n")
-    last = torch.load(run.last_checkpoint)["state_dict"]
-    assert all(torch.equal(value, last[f"network.{name}"]) for name, value in network.state_dict().items())
-
-    damage(run.last_checkpoint, tmp_path / "marker")
+    damage(last, marker)
     with pytest.raises(UserError) as caught:
-        load_run(run, fall_back=True)
-    lines = str(caught.value).splitlines()
-    assert [line.partition(": ")[0] for line in lines] == [str(run.best_checkpoint), str(run.last_checkpoint)]
+        load_run(left, fall_back=True)
+    assert [line.partition(": ")[0] for line in str(caught.value).splitlines()] == [str(best), str(last)]
+    assert refused(train.main, OF_LEFT, capsys, training.parent)[1:] == [f"{REMEDY}."]
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(RunsCode(marker)))
+    assert marker.exists()  # as it would where pickle is trusted
+
+
+def test_training_needs_more_than_weights_and_a_configuration_to_go_on(left, training, capsys):
+    said = refused(train.main, OF_LEFT, capsys, training.parent)
+    reason = "no training can go on from it: it holds no loops, lr_schedulers, optimizer_states"
+    assert said[0] == f"{left.last_checkpoint}: {reason}"
+    left.configuration_file.write_bytes(b"\xff")
+    said = refused(train.main, OF_LEFT, capsys, training.parent)
+    assert str(left.configuration_file) in said[0] and "--from-scratch" in said[1]
+
+
+def test_weights_that_are_no_numbers_are_named(left):
+    with_weights(left.best_checkpoint, lambda state: {name: torch.nan * state[name] for name in state})
+    with pytest.raises(UserError, match=r"best.ckpt: the weights .* are infinite or not a number"):
+        load_run(left)
 
 
 def test_missing_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_asked_for(run, capsys):
@@ -184,21 +131,40 @@ def test_missing_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_a
     with pytest.raises(BadCheckpoint, match=f"^{re.escape(str(run.best_checkpoint))}: missing$"):
         load_run(run)
     assert load_run(run, fall_back=True).checkpoint == run.last_checkpoint
-    said = "missing; taking last.ckpt beside it, the weights of the last epoch instead of the best"
-    assert capsys.readouterr().err == f"{run.best_checkpoint}: {said}\n"
-    assert train.main(list(WORDS)) == 0
-    assert "finished its 4 epochs already. Pictures and numbers" in capsys.readouterr().out
-
+    assert capsys.readouterr().err == f"{run.best_checkpoint}: missing; {TAKEN}\n"
+    assert train.main(WORDS) == 0
+    assert "finished its 4 epochs. Pictures and numbers" in capsys.readouterr().out
     run.last_checkpoint.unlink()
-    with pytest.raises(UserError, match=r"not trained yet; train it with: bash training/no_regularizer/run\.sh$"):
+    with pytest.raises(UserError, match="not trained yet"):
         load_run(run, fall_back=True)
 
 
-def test_bit_that_is_flipped_is_noticed_or_changes_nothing(run):
+def test_run_that_was_moved_goes_on_and_keeps_its_best_checkpoint(run, trained, capsys):
+    callbacks = torch.load(run.last_checkpoint, weights_only=True)["callbacks"]
+    state = next(state for name, state in callbacks.items() if name.startswith("ModelCheckpoint"))
+    assert state["dirpath"] == str(trained / "run1" / "checkpoints") != str(run.best_checkpoint.parent)
+    state |= dict.fromkeys(("best_model_score", "kth_value"), torch.tensor(0.0))  # which no epoch can beat
+    changed(run.last_checkpoint, lambda checkpoint: checkpoint | {"callbacks": callbacks})
+    both = run.best_checkpoint, trained / "run1" / "checkpoints" / "best.ckpt"
+    before = [path.read_bytes() for path in both]
+    assert train.main(LONGER) == 0
+    assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 6
+    assert [path.read_bytes() for path in both] == before
+
+    half(run.best_checkpoint)
+    assert train.main(["no_regularizer", "max_epochs=7", *SHORT[1:]]) == 0
+    said = capsys.readouterr().err
+    assert f"{run.best_checkpoint}: not a readable checkpoint: File is not a zip file; the run goes on" in said
+    assert is_finished(run)
+    half(run.last_checkpoint)
+    assert not is_finished(run)
+
+
+def test_bit_that_is_flipped_is_noticed_or_changes_nothing(left):
     """torch.load alone takes nearly all of them: it compares no check sums."""
-    path, before = run.best_checkpoint, torch.load(run.best_checkpoint)["state_dict"]
+    path, before = left.best_checkpoint, weights(left.best_checkpoint)
     content, generator, noticed = path.read_bytes(), random.Random(0), 0
-    for _ in range(200):
+    for _ in range(100):
         flipped(path, generator.randrange(len(content)))
         try:
             state = read_checkpoint(path)["state_dict"]
@@ -206,40 +172,30 @@ def test_bit_that_is_flipped_is_noticed_or_changes_nothing(run):
         except BadCheckpoint:
             noticed += 1
         path.write_bytes(content)
-    assert noticed > 100  # the others are padding between the records
+    assert noticed > 30  # the others are padding between the records, more than half of this small file
 
 
 def test_run_without_its_last_checkpoint_starts_over_but_not_as_another_one(run, training, capsys):
-    before = read_checkpoint(run.last_checkpoint)["state_dict"]
+    before = weights(run.last_checkpoint)
     run.last_checkpoint.unlink()
     said = refused(train.main, [*WORDS, "seed=99"], capsys, training.parent)
     assert "this run was begun with another configuration" in said[0] and said[1].startswith("  seed: ")
-    assert train.main(list(WORDS)) == 0
+    assert train.main(WORDS) == 0
     assert "no last.ckpt is there, so it starts over, towards the same result" in capsys.readouterr().out
-    after = read_checkpoint(run.last_checkpoint)["state_dict"]
+    after = weights(run.last_checkpoint)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert run.curves_file.read_text().count("\n") == 5
-
-    run.last_checkpoint.rename(run.last_checkpoint.with_name("elsewhere.ckpt"))
+    run.last_checkpoint.unlink()
     run.last_checkpoint.symlink_to("nowhere.ckpt")
-    said = refused(train.main, list(WORDS), capsys, training.parent)
+    said = refused(train.main, WORDS, capsys, training.parent)
     assert said[0].startswith(f"{run.last_checkpoint}: ") and "--from-scratch" in said[1]
-
-
-@pytest.mark.parametrize("content", [None, b"", b"seed: [", b"\xff"])
-def test_run_whose_configuration_cannot_be_read_is_refused_and_says_what_to_do(run, training, capsys, content):
-    run.configuration_file.unlink()
-    if content is not None:
-        run.configuration_file.write_bytes(content)
-    said = refused(train.main, list(WORDS), capsys, training.parent)
-    assert str(run.configuration_file) in said[0] and "--from-scratch" in said[-1]
 
 
 @pytest.mark.parametrize("name", ["curves.csv", "checkpoints/best.ckpt"])
 def test_folder_in_the_place_of_a_file_is_named(run, capsys, name):
     (run.folder / name).unlink()
     (run.folder / name).mkdir()
-    assert train.main(["no_regularizer", "max_epochs=6", *SHORT[1:]]) == 2
+    assert train.main(LONGER) == 2
     assert f"{run.folder / name}: Is a directory" in capsys.readouterr().err
 
 
@@ -247,91 +203,30 @@ def test_folder_in_the_place_of_a_file_is_named(run, capsys, name):
 def test_checkpoint_of_a_newer_version_says_so(run, training, capsys, version):
     for path in (run.best_checkpoint, run.last_checkpoint):
         assert read_checkpoint(path)["format_version"] == FORMAT_VERSION
-        changed(path, format_version=version)
+        changed(path, lambda checkpoint: checkpoint | {"format_version": version})
     text = f"written by a newer version of the code: it has format {version}, and this version of the code reads"
-    said = refused(train.main, list(WORDS), capsys, training.parent)
-    assert len(said) == 1 and said[0].startswith(f"{run.last_checkpoint}: {text}")
+    (said,) = refused(train.main, WORDS, capsys, training.parent)
+    assert said.startswith(f"{run.last_checkpoint}: {text}")
     with pytest.raises(UserError, match=f"best.ckpt: {text}"):
         load_run(run, fall_back=True)
 
 
-def test_checkpoint_without_a_version_is_one_of_the_first(run):
-    for path in (run.best_checkpoint, run.last_checkpoint):
-        checkpoint = torch.load(path, weights_only=True)
-        del checkpoint["format_version"]
-        torch.save(checkpoint, path)
-    load_run(run)
-    assert train.main(list(WORDS)) == 0
-
-
-def test_analysis_names_what_it_leaves_out_or_replaces_and_goes_on(run, training, tmp_path, capsys, monkeypatch):
-    """Four runs: one with a damaged best checkpoint, one with weights, one with an output that are no numbers."""
-    monkeypatch.setattr(analysis, "VIDEO_FRAMES", 2)
-    no_numbers, infinite, damaged = map(Run, OTHERS)
-    (run.folder / "curves.csv").write_bytes(b"\xff" * 9)
-    for other in (no_numbers, infinite, damaged):
-        shutil.copytree(run.folder, other.folder)
-    for other, factor in ((no_numbers, torch.nan), (infinite, 1e38)):
-        state = torch.load(other.best_checkpoint)["state_dict"]
-        for layer in ("layers.2.weight", "layers.4.weight"):  # 1e38 squared is too much for float32
-            state[f"network.{layer}"] *= factor
-        changed(other.best_checkpoint, state_dict=state)
-    for path in (damaged.best_checkpoint, damaged.last_checkpoint):
-        code_in_a_checkpoint(path, tmp_path / "marker")
-    flipped_weight(run.best_checkpoint, None)
-    output = tmp_path / "output"
-    output.mkdir()
-    (output / "learning_curves.png").touch()  # of an earlier analysis
-    words = ["--output-dir", str(output), "--number-of-samples", "300", "--time-steps", "10"]
-    names = [r.experiment for r in (no_numbers, infinite, damaged, run)]
-    assert analyse_experiments.main([*words, "--experiments", *names]) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert any(line.startswith(f"{run.folder / 'curves.csv'}: line 1 is damaged") for line in said)
-    assert not (output / "learning_curves.png").exists()
-    said = [line for line in said if ".ckpt" in line or "left out" in line]
-    assert said[0].startswith(f"{run.best_checkpoint}: not a readable checkpoint: its record archive/data/")
-    assert "taking last.ckpt beside it" in said[0]
-    assert said[1] == f"{no_numbers.best_checkpoint}: the weights layers.2.weight are infinite or not a number"
-    reason = "left out, since its network's output becomes infinite or not a number"
-    assert said[2] == f"{infinite.experiment}, run1: {reason}"
-    assert [line.partition(": ")[0] for line in said[3:]] == [
-        str(damaged.best_checkpoint),
-        str(damaged.last_checkpoint),
-    ]
-    assert not (tmp_path / "marker").exists()
-    assert [path.name for path in output.iterdir() if path.is_dir()] == ["no_regularizer"]
-    assert "no_regularizer" in (output / "summary.csv").read_text(encoding="utf-8")
-    numbers = output / "no_regularizer" / "run1" / "metrics.json"
-    assert json.loads(numbers.read_bytes())["checkpoint"] == "last.ckpt"
-    page = (output / "index.html").read_text(encoding="utf-8")
-    assert "no_regularizer: best.ckpt is damaged" in page
-    code_in_a_checkpoint(run.last_checkpoint, tmp_path / "marker")
-    before = numbers.read_bytes()
-    assert analyse_experiments.main([*words, "--experiments", "no_regularizer"]) == 1
-    assert numbers.read_bytes() == before
-    page = (output / "index.html").read_text(encoding="utf-8")
-    assert "no_regularizer, run1: what this page shows of it is older" in page
-
-
-def test_checkpoint_that_is_written_again_and_again_is_whole_whenever_it_is_read(tmp_path):
-    """As by an analysis while the training goes on: its tensor always belongs to its number of epochs."""
-    path, stop = tmp_path / "last.ckpt", threading.Event()
-
-    def write():
-        epochs = 0
-        while not stop.is_set():
-            epochs += 1
-            state = {"state_dict": {"weight": torch.full((200_000,), float(epochs))}, "epochs_done": epochs}
-            WholeFilesOnly().save_checkpoint(state, path)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        while not path.exists():
-            time.sleep(0.001)
-        found = [read_checkpoint(path) for _ in range(60)]
-    finally:
-        stop.set()
-        writer.join()
-    assert all(torch.all(one["state_dict"]["weight"] == one["epochs_done"]) for one in found)
-    assert len({one["epochs_done"] for one in found}) > 5
+def test_analysis_takes_the_last_checkpoint_and_keeps_what_it_cannot_make_anew(left, tmp_path, capsys, monkeypatch):
+    with_few_points(monkeypatch)
+    without_drawing(monkeypatch)
+    monkeypatch.setattr("utils.reports.comparison.FIGURES", {})
+    output, number = tmp_path / "output", ("--number-of-samples", "60", "--time-steps", "10")
+    words = ["--output-dir", str(output), *number, "--experiments", "no_regularizer"]
+    flipped_weight(left.best_checkpoint)
+    assert analyse_experiments.main(words) == 0
+    said = re.escape(str(left.best_checkpoint)) + f": not a readable checkpoint: its record .* is damaged; {TAKEN}"
+    assert re.search(said, capsys.readouterr().err)
+    record = json.loads((output / "no_regularizer" / "run1" / "metrics.json").read_bytes())
+    assert (record["checkpoint"], record["epochs"]) == ("last.ckpt", 4)
+    assert "no_regularizer: best.ckpt is damaged" in (output / "index.html").read_text(encoding="utf-8")
+    half(left.last_checkpoint)
+    assert analyse_experiments.main(words) == 1
+    said = [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines() if ".ckpt" in line]
+    assert said == [str(left.best_checkpoint), str(left.last_checkpoint)]
+    text = "no_regularizer, run1: what this page shows of it is older; it could not be analysed again"
+    assert text in (output / "index.html").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from training.lightning_module import PATH_KL
+from utils.files import UserError
 from utils.runs import curves
-from utils.runs.curves import HEADING, Curves, read_curves
-from utils.runs.loading import UserError
+from utils.runs.curves import HEADING, Curves, epochs_written, read_curves
 
 LOSS = "score_matching_loss/validation"
 
@@ -38,7 +38,7 @@ def test_curves_are_whole_after_a_kill_in_the_middle_of_a_line(path, capsys):
     """Killed while it wrote epoch 10, of which the "1" is on disk; the last checkpoint holds 8 epochs."""
     with path.open("a") as file:
         file.write("1")
-    assert epochs(path) == list(range(10))
+    assert epochs(path) == list(range(10)) and epochs_written(path) == 10
     again = Curves(path, 8)
     for epoch in range(8, 12):
         again.append(epoch, {LOSS: 0.5 + epoch, "regularizer/training": 1.0})
@@ -46,30 +46,26 @@ def test_curves_are_whole_after_a_kill_in_the_middle_of_a_line(path, capsys):
     weights = read_curves(path)["regularizer/training"]
     assert math.isnan(weights[7]) and weights[8] == 1
     Curves(path, 0)  # from the start
-    assert path.read_text() == HEADING
+    assert path.read_text() == HEADING + "\n"
     assert capsys.readouterr().err == ""
 
 
-DAMAGES = {  # what is written over the file -> the line that is named, and how many epochs are left
-    "empty": (lambda text: b"", 1, 0),
-    "binary": (lambda text: bytes(range(256)), 1, 0),
-    "zeros": (lambda text: bytes(len(text)), 1, 0),
-    "another column": (lambda text: text.replace("learning_rate", "rate").encode(), 1, 0),
-    "Latin letters": (lambda text: text.encode().replace(b"4.5", b"4.\xe4"), 6, 9),
-    "a word": (lambda text: text.replace("4,", "four,", 1).encode(), 6, 9),
-    "half a line": (lambda text: text.replace("4,,4.5", "4,,4", 1).replace("4,,,,", "4", 1).encode(), 6, 9),
-    "no number": (lambda text: text.replace("4.5", "4.x", 1).encode(), 6, 9),
-    "an epoch below 0": (lambda text: text.replace("\n4,", "\n-4,", 1).encode(), 6, 9),
-    "too long": (lambda text: text.replace("\n4,", "\n" + "4" * 5000 + ",", 1).encode(), 6, 9),
-    "headings twice": (lambda text: (HEADING + text).encode(), 2, 10),
+DAMAGES = {  # what is written over the file -> what is said of it, and how many epochs are left
+    "empty": (lambda text: b"", "holds no epoch", 0),
+    "zeros": (lambda text: bytes(len(text)), "line 1 is damaged", 0),
+    "other columns": (lambda text: text.replace("learning_rate", "rate").encode(), "line 1 is damaged", 0),
+    "Latin letters": (lambda text: text.encode().replace(b"4.5", b"4.\xe4"), "line 6 is damaged", 9),
+    "half a line": (lambda text: text.replace("4,,4.5", "4,,4", 1).replace("4,,,,", "4", 1).encode(), "line 6 is", 9),
+    "too long": (lambda text: text.replace("\n4,", "\n" + "4" * 5000 + ",", 1).encode(), "line 6 is damaged", 9),
+    "two headings": (lambda text: f"{HEADING}\n{text}".encode(), "line 2 is damaged", 10),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_named_and_a_training_goes_on(path, capsys, damage):
-    change, line, left = DAMAGES[damage]
+    change, text, left = DAMAGES[damage]
     path.write_bytes(change(path.read_text()))
-    with pytest.raises(UserError, match=f"curves.csv: line {line} is damaged"):
+    with pytest.raises(UserError, match=f"curves.csv: {text}"):
         read_curves(path)
     Curves(path, 10).append(10, {LOSS: 10.5})
     said = capsys.readouterr().err
@@ -79,6 +75,7 @@ def test_damage_is_named_and_a_training_goes_on(path, capsys, damage):
 
 def test_missing_file_is_said_and_a_training_goes_on(path, capsys):
     path.unlink()
+    assert epochs_written(path) == 0
     Curves(path, 10)
     assert "10 of 10 epochs" in capsys.readouterr().err
     with pytest.raises(UserError, match="holds no epoch"):

@@ -9,44 +9,36 @@ from conftest import OTHERS, make_network, make_problem
 from utils.score.networks import AnalyticalScoreNetwork
 
 
+def points(shape, generator, number=20):
+    x, t = torch.rand(number, *shape, generator=generator), torch.rand(number, generator=generator)
+    return x.double(), t.double()
+
+
 @pytest.mark.parametrize("shape", [(2, 1), (1, 1), (3, 1), (2, 2), (4, 3)])
-def test_equivariant_network_commutes_with_every_permutation(shape, schedule, generator):
-    network = make_network(schedule, shape).double()
-    x, t = torch.rand(20, *shape, generator=generator).double(), torch.rand(20, generator=generator).double()
-    for permutation in network.permutations:
-        assert torch.allclose(network(x[:, permutation], t), network(x, t)[:, permutation], atol=1e-14)
-
-
-def test_without_the_switch_it_does_not_commute(schedule, generator):
-    network = make_network(schedule, permutation_equivariant=False).double()
-    x, t = torch.rand(20, 2, 1, generator=generator).double(), torch.rand(20, generator=generator).double()
-    assert not torch.allclose(network(x.flip(1), t), network(x, t).flip(1), atol=1e-3)
-
-
-def test_average_over_permutations_is_the_definition(schedule, generator):
+def test_equivariant_network_is_its_average_over_permutations_and_commutes_with_each(shape, schedule, generator):
     """1/N! sum_P P^-1 f(P x), one permutation after another."""
-    network = make_network(schedule, (3, 2)).double()
-    x, t = torch.rand(7, 3, 2, generator=generator).double(), torch.rand(7, generator=generator).double()
-    expected = torch.zeros_like(x)
+    network, (x, t) = make_network(schedule, shape).double(), points(shape, generator)
+    output, expected = network(x, t), torch.zeros_like(x)
     for permutation in network.permutations:
-        expected[:, permutation] += network.perceptron(x[:, permutation], t).view_as(x) / 6
-    assert torch.allclose(network(x, t), expected, atol=1e-14)
+        expected[:, permutation] += network.perceptron(x[:, permutation], t).view_as(x) / len(network.permutations)
+        assert torch.allclose(network(x[:, permutation], t), output[:, permutation], atol=1e-14)
+    assert torch.allclose(output, expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("equivariant", [True, False])
 def test_network_has_period_one_but_is_not_translation_invariant(equivariant, schedule, generator):
-    network = make_network(schedule, permutation_equivariant=equivariant).double()
-    x, t = torch.rand(20, 2, 1, generator=generator).double(), torch.rand(20, generator=generator).double()
-    assert torch.allclose(network(x + torch.tensor([[1.0], [-3.0]]), t), network(x, t), atol=1e-13)
-    assert not torch.allclose(network(x + 0.3, t), network(x, t), atol=1e-3)
+    network, (x, t) = make_network(schedule, permutation_equivariant=equivariant).double(), points((2, 1), generator)
+    output = network(x, t)
+    assert torch.allclose(network(x + torch.tensor([[1.0], [-3.0]]), t), output, atol=1e-13)
+    assert not torch.allclose(network(x + 0.3, t), output, atol=1e-3)
+    assert torch.allclose(network(x.flip(1), t), output.flip(1), atol=1e-3) == equivariant
 
 
 @pytest.mark.parametrize("coordinates", OTHERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_networks_are_called_alike(coordinates, dtype, schedule, generator):
     problem = make_problem(coordinates)
-    x = torch.rand(5, *problem.shape, generator=generator).to(dtype)
-    t = torch.rand(5, generator=generator).to(dtype)
+    x, t = (tensor.to(dtype) for tensor in points(problem.shape, generator))
     for network in (make_network(schedule, problem.shape).to(dtype), AnalyticalScoreNetwork(problem, schedule)):
         output = network(x, t)
         assert output.shape == x.shape and output.dtype == dtype
@@ -54,7 +46,7 @@ def test_networks_are_called_alike(coordinates, dtype, schedule, generator):
 
 
 def test_analytical_network_is_the_exact_score(truth, problem, schedule, generator):
-    x, t = torch.rand(50, 2, 1, generator=generator).double(), torch.rand(50, generator=generator).double()
+    x, t = points((2, 1), generator)
     assert torch.allclose(truth.score(x, t), problem.score(x, schedule.sigma(t)))
     assert not list(truth.parameters())
 

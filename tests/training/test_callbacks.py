@@ -1,11 +1,12 @@
 """What happens around a training: pictures, checkpoints, event files, and a clean end when it is asked for."""
 
-import contextlib
 import io
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from trained import SMALL, events, train, values
 from training.callbacks import SAVE_EVERY_N_EPOCHS, AtomicCheckpointIO
 from training.lightning_module import MONITOR, ScoreMatching
 from training.train import train as train_run
+from utils.files import UserError
 from utils.runs.checkpoints import read_checkpoint
 from utils.runs.loading import configure
 from utils.runs.run import Run
@@ -34,6 +36,14 @@ def test_pictures_can_be_looked_at(clone):
             assert picture.convert("L").getextrema() == (0, 255)  # decodes, and is not blank
         first, second = (event.encoded_image_string for event in images[tag])
         assert first != second
+
+
+@pytest.mark.usefixtures("training")
+def test_training_without_pictures_imports_nothing_that_draws(monkeypatch):
+    monkeypatch.setitem(sys.modules, "utils.plots.score_field", None)  # to import it now is an ImportError
+    assert train("max_epochs=1") == 0
+    with pytest.raises(ImportError):
+        train("max_epochs=1", "--run-name", "drawn", "score_viewer.every_n_epochs=1")
 
 
 @pytest.mark.usefixtures("training")
@@ -70,42 +80,27 @@ def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
 
 
 @pytest.mark.usefixtures("training")
-@pytest.mark.parametrize("in_main_thread", [True, False])
-def test_training_stops_after_the_epoch_in_which_it_is_asked_to(monkeypatch, capsys, in_main_thread):
-    original, stop, run = ScoreMatching.training_step, threading.Event(), Run("no_regularizer")
-
-    def ask(module, *arguments):
-        if module.current_epoch == 1:
-            stop.set()
-        return original(module, *arguments)
-
-    def fit():
-        assert threading.current_thread() is not threading.main_thread() or in_main_thread
-        return train_run(run, configure("no_regularizer", [*SMALL, "max_epochs=4"]), stop=stop)
-
-    monkeypatch.setattr(ScoreMatching, "training_step", ask)
-    with ThreadPoolExecutor(1) as other:
-        assert (fit() if in_main_thread else other.submit(fit).result()) == 1
-        assert f"{run.title}: stopped after 2 epochs. To continue: {run.command}\n" in capsys.readouterr().out
-        assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 2
-        stop.clear()
-        assert (fit() if in_main_thread else other.submit(fit).result()) == 0
+@pytest.mark.parametrize("call", [lambda fit: fit(), lambda fit: ThreadPoolExecutor(1).submit(fit).result()])
+def test_training_stops_after_the_epoch_in_which_it_is_asked_to_in_any_thread(monkeypatch, capsys, call):
+    stop, run = threading.Event(), Run("no_regularizer")
+    fit = partial(train_run, run, configure("no_regularizer", [*SMALL, "max_epochs=4"]), stop=stop)
+    monkeypatch.setattr(ScoreMatching, "on_train_epoch_start", lambda module: module.current_epoch == 1 and stop.set())
+    assert call(fit) == 1
+    assert f"{run.title}: stopped after 2 epochs. To continue: {run.command}\n" in capsys.readouterr().out
+    assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 2
+    stop.clear()
+    assert call(fit) == 0
 
 
 @pytest.mark.usefixtures("training")
-@pytest.mark.parametrize("learning_rate", [1e-3, 1e25])  # with the second it ends in an error
-def test_signal_handlers_are_what_they_were_after_a_training(learning_rate):
-    def handler(*_):
-        pass
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+def test_signal_handlers_are_what_they_were_after_a_training():
+    numbers, run = (signal.SIGINT, signal.SIGTERM), Run("no_regularizer")
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
-        configuration = configure(
-            "no_regularizer", [*SMALL, "max_epochs=2", f"optimizer.learning_rate={learning_rate}"]
-        )
-        with pytest.raises(Exception, match="infinite") if learning_rate > 1 else contextlib.nullcontext():
-            assert train_run(Run("no_regularizer"), configuration) == 0
-        assert [signal.getsignal(number) for number in before] == [handler, handler]
+        assert train_run(run, configure("no_regularizer", [*SMALL, "max_epochs=1"])) == 0
+        with pytest.raises(UserError, match="infinite"):
+            train_run(run, configure("no_regularizer", [*SMALL, "optimizer.learning_rate=1e25"]), from_scratch=True)
+        assert [signal.getsignal(number) for number in numbers] == [signal.SIG_IGN, signal.SIG_IGN]
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""Distributions of the data ("laws") for which the density and the score are known at every noise width.
+"""Distributions of the data ("laws") for which the density and the score are known at every noise width sigma.
 
 All are mixtures of isotropic Gaussians on the torus. Component k has the weight w_k (they sum to 1), the width sigma_k
-and the equilibrium relative coordinates mu_k. Noise of width sigma widens every component, and the torus wraps it:
+and the equilibrium relative coordinates mu_k. Noise widens every component, and the torus wraps it:
 
     p(x; sigma) = sum_k w_k 1/N! sum_P prod_i W(x_i - mu_k,P(i); sqrt(sigma_k^2 + sigma^2))
 
@@ -28,14 +28,13 @@ MAX_MODES = 720
 MIN_DISTANCE = 1e-6  # positions that are closer are one to float32
 STRAY_PROBABILITY = math.exp(-12.5)  # of an exact sample to be called a stray: beyond 5 widths in two dimensions
 
-RelativeCoordinate = Annotated[float, Field(ge=0, lt=1)]
-Row = Annotated[tuple[RelativeCoordinate, ...], Strict(False)]  # not strict: YAML has lists, no tuples
+Row = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Strict(False)]  # not strict: YAML has no tuples
 
 
 def _distinct_positions_of_one_dimension(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     if not 1 <= len(rows) <= MAX_ATOMS or not rows[0]:
         raise ValueError(f"should have 1 to {MAX_ATOMS} atoms with at least one coordinate each")
-    if len({len(row) for row in rows}) > 1:
+    if any(len(row) != len(rows[0]) for row in rows):
         raise ValueError("every atom needs the same number of coordinates")
     if len(rows[0]) > MAX_DIMENSIONS:
         raise ValueError(f"should have at most {MAX_DIMENSIONS} coordinates an atom")
@@ -57,10 +56,7 @@ class Component(NamedTuple):
 
 
 class Law(Settings):
-    """A distribution of the data: samples, and the exact density and score at every noise width.
-
-    In every method x is (batch, atom, dimension) in [0,1) and sigma is the noise width sigma(t), (batch,).
-    """
+    """A distribution of the data. x is (batch, atom, dimension) in [0,1), sigma the noise width sigma(t), (batch,)."""
 
     permutation_symmetric: bool
 
@@ -84,8 +80,7 @@ class Law(Settings):
     @property
     def mean_width(self) -> float:
         """The weighted mean of the components' widths, which sets the length scale of pictures."""
-        total = sum(component.weight for component in self.components)
-        return sum(component.weight * component.width for component in self.components) / total
+        return sum(c.weight * c.width for c in self.components) / sum(c.weight for c in self.components)
 
     def modes(self, like: Tensor | None = None) -> Tensor:
         """Return the modes, (mode, atom, dimension), by component, then permutation; dtype and device as `like`."""
@@ -94,7 +89,7 @@ class Law(Settings):
 
     def mode_weights(self) -> Tensor:
         """Return the probability of each mode, (mode,), float64."""
-        weights = torch.tensor([component.weight for component in self.components], dtype=torch.float64)
+        weights = torch.tensor([c.weight for c in self.components], dtype=torch.float64)
         return (weights / weights.sum()).repeat_interleave(len(self.assignments)) / len(self.assignments)
 
     def mode_widths(self, sigma: Tensor) -> Tensor:
@@ -103,18 +98,12 @@ class Law(Settings):
 
     @property
     def stray_radius(self) -> float:
-        """The distance from the nearest mode, in its widths, beyond which a sample is a stray.
-
-        A quantile of the chi distribution with as many degrees of freedom as components of x, so that exact samples
-        have none in any dimension.
-        """
+        """The distance from the nearest mode, in its widths, beyond which a sample is a stray: a quantile of the chi
+        distribution with as many degrees of freedom as components of x, so exact samples have none in any dimension."""
         return float(stats.chi(math.prod(self.shape)).isf(STRAY_PROBABILITY))
 
     def nearest_mode(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the displacement of x from its nearest mode (like x), the mode's index and its width, (batch,) each.
-
-        Nearest is the mode from which x is the fewest of the mode's own widths away.
-        """
+        """Return x's displacement (like x) from the mode fewest of its widths away, its index and width, (batch,)."""
         u = displacement(x[:, None], self.modes(x))  # (batch, mode, atom, dimension)
         widths = self.mode_widths(sigma)
         index = (u.square().sum((-2, -1)) / widths**2).argmin(1)
@@ -128,8 +117,8 @@ class Law(Settings):
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         """Draw n configurations of the data, (n, atom, dimension). They are not permuted: atom i sits at mu_k,i."""
-        widths = torch.tensor([component.width for component in self.components])
-        chosen = _choose(torch.tensor([component.weight for component in self.components]), n, generator)
+        weights, widths = torch.tensor([(c.weight, c.width) for c in self.components]).T
+        chosen = _choose(weights, n, generator) if len(weights) > 1 else torch.zeros(n, dtype=torch.long)
         noise = torch.randn(n, *self.shape, generator=generator)
         return wrap(self._sites().float()[chosen] + widths[chosen][:, None, None] * noise)
 
@@ -139,7 +128,7 @@ class Law(Settings):
 
     def sample_noised(self, sigma: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw one configuration for each sigma, (batch,), from the distribution that `log_density` describes."""
-        chosen = _choose(self.mode_weights(), len(sigma), generator, always=True)
+        chosen = _choose(self.mode_weights(), len(sigma), generator)
         noise = torch.randn(len(sigma), *self.shape, generator=generator, dtype=sigma.dtype)
         width = self.mode_widths(sigma)[torch.arange(len(sigma)), chosen]
         return wrap(self.modes(sigma)[chosen] + width[:, None, None] * noise)
@@ -150,55 +139,38 @@ class Law(Settings):
 
     def log_terms(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the logarithms of the terms of p, (batch, mode), each a sum over the components of x."""
-        return self._log_terms(*self._to_sites(x, sigma)) + self.mode_weights().log().to(x)
+        return self._by_mode(x, sigma, wrapped_normal_log_density)[0].sum((-2, -1)) + self.mode_weights().log().to(x)
 
     def ridge_distance(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return by how many nats the best mode outweighs the second best, (batch,); 0 is on top of a ridge.
-
-        Across a ridge the score turns from one mode to another. With a single mode there is none: inf.
-        """
-        log_terms = self.log_terms(x, sigma)
-        if log_terms.shape[-1] == 1:
-            return torch.full_like(log_terms[:, 0], math.inf)
-        best = log_terms.topk(2, -1).values
-        return best[:, 0] - best[:, 1]
+        """Return by how many nats the best mode outweighs the second, (batch,): 0 on a ridge, inf for a single mode."""
+        log_terms = torch.nn.functional.pad(self.log_terms(x, sigma), (0, 1), value=-math.inf)
+        best, second = log_terms.topk(2, -1).values.unbind(-1)
+        return best - second
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return grad_x log p(x; sigma), like x: each mode's score, weighted by its share of the density."""
-        u, width = self._to_sites(x, sigma)
+        log_terms, scores = self._by_mode(x, sigma, wrapped_normal_log_density, wrapped_normal_score)
         log_weights = self.mode_weights().log()
-        weights = torch.softmax(self._log_terms(u, width) + (log_weights - log_weights.max()).to(x), -1)
-        scores = self._assigned(wrapped_normal_score(u, width))  # (batch, mode, atom, dimension)
+        weights = torch.softmax(log_terms.sum((-2, -1)) + (log_weights - log_weights.max()).to(x), -1)
         return (weights[:, :, None, None] * scores).sum(1)
 
-    def _sites(self):
-        """Return the positions of all components, (component, atom, dimension), float64."""
-        return torch.tensor([component.positions for component in self.components], dtype=torch.float64)
+    def _sites(self):  # (component, atom, dimension)
+        return torch.tensor([c.positions for c in self.components], dtype=torch.float64)
 
-    def _widths(self, sigma):
-        """Return the width of every component at noise sigma, (batch, component)."""
+    def _widths(self, sigma):  # (batch, component)
         squares = torch.tensor([c.width**2 for c in self.components], dtype=sigma.dtype, device=sigma.device)
         return torch.sqrt(squares + sigma[..., None] ** 2)
 
-    def _to_sites(self, x, sigma):
-        """Return the displacement of every atom from every site, (batch, component, atom, site, dimension), and its
-        width."""
+    def _by_mode(self, x, sigma, *functions):
+        """Return functions of atoms' displacements from their sites and of widths, (batch, mode, atom, dimension)."""
         sites = self._sites().to(x)[:, None]  # (component, 1, site, dimension)
-        return displacement(x[:, None, :, None, :], sites), self._widths(sigma)[:, :, None, None, None]
-
-    def _log_terms(self, u, width):
-        return self._assigned(wrapped_normal_log_density(u, width)).sum((-2, -1))  # (batch, mode)
-
-    def _assigned(self, pairs):
-        """Pick each atom's entry for its site: (batch, component, atom, site, ...) -> (batch, mode, atom, ...)."""
-        atoms = torch.arange(self.shape[0], device=pairs.device)
-        return pairs[:, :, atoms, torch.tensor(self.assignments, device=pairs.device)].flatten(1, 2)
+        u, width = displacement(x[:, None, :, None, :], sites), self._widths(sigma)[:, :, None, None, None]
+        atoms, order = torch.arange(self.shape[0], device=x.device), torch.tensor(self.assignments, device=x.device)
+        return [function(u, width)[:, :, atoms, order].flatten(1, 2) for function in functions]
 
 
-def _choose(weights: Tensor, n: int, generator: Generator | None, always: bool = False) -> Tensor:
-    """Return n random indices with these weights; where there is no choice, no random number is drawn but `always`."""
-    if len(weights) == 1 and not always:
-        return torch.zeros(n, dtype=torch.long)
+def _choose(weights: Tensor, n: int, generator: Generator | None) -> Tensor:
+    """Return n random indices with these weights."""
     if bool((weights == weights[0]).all()):
         return torch.randint(len(weights), (n,), generator=generator)
     return torch.multinomial(weights, n, replacement=True, generator=generator)
@@ -213,7 +185,6 @@ class ToyProblem(Law):
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The one Gaussian."""
         return (Component(1.0, self.sigma_d, self.equilibrium_relative_coordinates),)
 
 
@@ -226,14 +197,13 @@ class Gaussian(Settings):
 
 
 class GaussianMixture(Law):
-    """Any number of Gaussians, each with a weight, a width and positions of its own. The weights need not sum to 1."""
+    """Any number of Gaussians, each with a weight, a width and positions. The weights need not sum to 1."""
 
     type: Literal["gaussian_mixture"] = "gaussian_mixture"
     gaussians: Annotated[tuple[Gaussian, ...], Strict(False), Field(min_length=1)]
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The Gaussians."""
         return tuple(Component(g.weight, g.sigma_d, g.equilibrium_relative_coordinates) for g in self.gaussians)
 
     @model_validator(mode="after")

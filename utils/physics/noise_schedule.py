@@ -42,15 +42,13 @@ class ExponentialSchedule(NoiseSchedule):
 
     @property
     def rate(self) -> float:
-        """L = ln(sigma_max / sigma_min), the constant value of sigma_dot / sigma."""
+        """L, the constant value of sigma_dot / sigma."""
         return math.log(self.sigma_max / self.sigma_min)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return the noise width at times t, shaped like t."""
         return self.sigma_min * torch.exp(self.rate * t)
 
     def sigma_dot(self, t: Tensor) -> Tensor:
-        """Return d sigma / dt at times t, shaped like t."""
         return self.rate * self.sigma(t)
 
 
@@ -60,11 +58,9 @@ class LinearSchedule(NoiseSchedule):
     type: Literal["linear"] = "linear"
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Return the noise width at times t, shaped like t."""
         return self.sigma_min + (self.sigma_max - self.sigma_min) * t
 
     def sigma_dot(self, t: Tensor) -> Tensor:
-        """Return d sigma / dt at times t, shaped like t."""
         return torch.full_like(t, self.sigma_max - self.sigma_min)
 
 

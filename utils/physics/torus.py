@@ -5,9 +5,9 @@ A normal variable of width sigma, taken modulo 1, has the density
     W(u) = sum_k exp(-(u + k)^2 / 2 sigma^2) / sqrt(2 pi sigma^2)             sum over images, fast where it is narrow
          = 1 + 2 sum_n exp(-2 pi^2 n^2 sigma^2) cos(2 pi n u)                 Fourier series, fast where it is wide
 
-(Poisson summation; Jing et al. 2022 use it as the noise kernel on a torus). Taking u as the minimal image first and
-factoring out the nearest image leaves the exponents -k(k + 2u)/2 sigma^2 <= 0, which keeps float32 accurate.
-Where both sums meet, three images on each side and three harmonics are each exact to 1e-18.
+(Poisson summation; Jing et al. 2022 use it as the noise kernel on a torus). With u the minimal image, the exponents
+relative to the nearest image are -k(k + 2u)/2 sigma^2 <= 0, which keeps float32 accurate. Where both sums meet, three
+images on each side and three harmonics are each exact to 1e-18.
 """
 
 import math
@@ -15,8 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-IMAGES = 3
-HARMONICS = 3
+IMAGES = HARMONICS = 3
 CROSSOVER_SIGMA = 0.38  # the first term left out is exp(-12 / 2 sigma^2) of images, exp(-32 pi^2 sigma^2) of Fourier
 
 
@@ -34,8 +33,7 @@ def displacement(x: Tensor, y: Tensor | float) -> Tensor:
 def wrapped_normal_log_density(u: Tensor, sigma: Tensor | float) -> Tensor:
     """Return log W(u), elementwise; u and sigma > 0 broadcast against each other."""
     u, narrow, wide, is_narrow = _prepare(u, sigma)
-    _, exponents = _images(u, narrow)
-    log_sum = -torch.log_softmax(exponents, 0)[IMAGES]  # the nearest image, k = 0, has the exponent 0
+    log_sum = -torch.log_softmax(_images(u, narrow)[1], 0)[IMAGES]  # the nearest image, k = 0, has the exponent 0
     by_images = log_sum - 0.5 * (u / narrow) ** 2 - torch.log(math.sqrt(2 * math.pi) * narrow)
     if is_narrow.all():  # the usual case: then half of the time is enough
         return by_images
@@ -58,30 +56,20 @@ def wrapped_normal_score(u: Tensor, sigma: Tensor | float) -> Tensor:
 
 
 def _prepare(u, sigma):
-    """Return the minimal image of u, sigma clamped to each side of the crossover, and which side it is on.
-
-    Where both sides occur, both branches are evaluated everywhere and one is chosen: the clamps keep the other
-    finite, and so its gradient.
-    """
+    """Return the minimal image of u, sigma clamped to each side of the crossover, and whether it is on the narrow one.
+    Where both occur, both sums are evaluated everywhere: the clamps keep the unused one and its gradient finite."""
     sigma = torch.as_tensor(sigma, dtype=u.dtype, device=u.device)
     u, sigma = torch.broadcast_tensors(displacement(u, 0.0), sigma)
     return u, sigma.clamp(max=CROSSOVER_SIGMA), sigma.clamp(min=CROSSOVER_SIGMA), sigma < CROSSOVER_SIGMA
 
 
-# The terms stand along a new first axis: sums and softmax over a short last one take three to five times as long.
-
-
 def _images(u, sigma):
-    """Return k and the exponents of the images relative to the nearest one, by image."""
-    k = _leading(torch.arange(-IMAGES, IMAGES + 1, dtype=u.dtype, device=u.device), u)
+    """Return k and the images' exponents relative to the nearest, along a new first axis: a short last one is slow."""
+    k = torch.arange(-IMAGES, IMAGES + 1, dtype=u.dtype, device=u.device).view(-1, *[1] * u.ndim)
     return k, -k * (k + 2 * u) / (2 * sigma**2)
 
 
 def _harmonics(u, sigma):
-    """Return n, the amplitude and the phase of each harmonic, by harmonic."""
-    n = _leading(torch.arange(1, HARMONICS + 1, dtype=u.dtype, device=u.device), u)
+    """Return n, the amplitude and the phase of each harmonic, along a new first axis as well."""
+    n = torch.arange(1, HARMONICS + 1, dtype=u.dtype, device=u.device).view(-1, *[1] * u.ndim)
     return n, 2 * torch.exp(-2 * (math.pi * n * sigma) ** 2), 2 * math.pi * n * u
-
-
-def _leading(numbers, like):
-    return numbers.view(-1, *[1] * like.ndim)

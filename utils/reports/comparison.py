@@ -4,7 +4,6 @@ Everything is read from the output folder, so an analysis of a part keeps what w
 problems are compared with their own exact score, problem by problem.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,52 +11,37 @@ import numpy as np
 import torch
 from scipy.ndimage import median_filter
 
-from utils.evaluation.registry import METRICS
+from utils.evaluation.registry import METRICS, Metric
 from utils.evaluation.sample_metrics import radii
-from utils.files import UserError, atomic_write, error_message
+from utils.files import UserError, error_message
 from utils.plots.comparison_figures import comparison_figure, samples_comparison_figure
 from utils.plots.style import save
 from utils.plots.views import Plane, has_plane
 from utils.reports.experiment import band, draw_marginal_distribution
-from utils.reports.formatting import MISSING, half_width, with_interval
+from utils.reports.formatting import MISSING, aligned, half_width, with_interval, write_csv
 from utils.runs.configuration import Problem
 from utils.runs.curves import read_curves
 from utils.runs.run import ANALYTICAL, BASELINE, Run
 from utils.runs.store import Record
 
 SMOOTHED_EPOCHS = 21
-FIGURES = {  # name -> title, label of the axis, whether values may be negative, and the panes: heading -> curve
-    "score_error_comparison": (
-        "Score error",
-        "rms of $\\sigma(t)\\,(s_\\theta - s)$",
-        False,
-        {"error at noised points": "score_error_noised", "error at uniform points": "score_error_uniform"},
-    ),
-    "residual_comparison": (
-        "Residual of the score's Fokker-Planck equation",
-        "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$",
-        False,
-        {
-            "residual at noised points": "residual_score_fpe_noised",
-            "residual at uniform points": "residual_score_fpe_uniform",
-        },
-    ),
-    "consistency_comparison": (
-        "Consistency gap",
-        "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)",
-        True,
-        {
-            "at uniform points": "consistency_gap_uniform",
-            "difference to the exact score's, uniform": "consistency_error_uniform",
-            "difference to the exact score's, noised": "consistency_error_noised",
-        },
-    ),
-    "drift_comparison": (
-        "Along the sampler, from t = 1 to 0",
-        "at time t of the sampler",
-        True,
-        {"drift of the samples, nats": "law_drift", "share beyond the stray radius": "stray_fraction"},
-    ),
+FOKKER_PLANCK = "Residual of the score's Fokker-Planck equation"
+FIGURES = {  # name -> title, label of the axis, whether values may be negative
+    "score_error_comparison": ("Score error", "rms of $\\sigma(t)\\,(s_\\theta - s)$", False),
+    "residual_comparison": (FOKKER_PLANCK, "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$", False),
+    "consistency_comparison": ("Consistency gap", "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)", True),
+    "drift_comparison": ("Along the sampler, from t = 1 to 0", "at time t of the sampler", True),
+}
+PANES = {  # curve -> its figure, and the heading of its pane
+    "score_error_noised": ("score_error_comparison", "error at noised points"),
+    "score_error_uniform": ("score_error_comparison", "error at uniform points"),
+    "residual_score_fpe_noised": ("residual_comparison", "residual at noised points"),
+    "residual_score_fpe_uniform": ("residual_comparison", "residual at uniform points"),
+    "consistency_gap_uniform": ("consistency_comparison", "at uniform points"),
+    "consistency_error_uniform": ("consistency_comparison", "difference to the exact score's, uniform"),
+    "consistency_error_noised": ("consistency_comparison", "difference to the exact score's, noised"),
+    "law_drift": ("drift_comparison", "drift of the samples, nats"),
+    "stray_fraction": ("drift_comparison", "share beyond the stray radius"),
 }
 LEARNING_CURVES = {
     "excess_loss/validation": "score-matching loss above that of the exact score",
@@ -66,7 +50,7 @@ LEARNING_CURVES = {
 
 
 def read_records(output: Path, problems: list[str]) -> list[Record]:
-    """Return every run found: the exact score, the baseline, then by name. What is unreadable is added to problems."""
+    """Return every run found: the exact score, the baseline, then by name; unreadable files are named in `problems`."""
     records = []
     for path in sorted(output.glob("*/*/metrics.json")):
         try:
@@ -87,29 +71,24 @@ def compare(output: Path) -> tuple[str, list[str]]:
     """Write the figures and summary.csv of everything analysed in a folder; return the table of the headline numbers,
     and a line on each thing that is left out."""
     problems: list[str] = []
-    records = read_records(output, problems)
-    groups = by_problem(records)
+    groups = by_problem(records := read_records(output, problems))
     for name in [*FIGURES, "samples_comparison", "learning_curves", "marginal_distribution"]:
         for path in output.glob(f"{name}*.png"):  # of runs that may be gone
             path.unlink()
     for number, group in enumerate(groups, 1):
         problems += _draw(group, output, f"_{number}" if number > 1 else "")
     write_summary(records, output)
-    tables = [summary_table(group) for group in groups]
-    if len(tables) > 1:
-        tables = [f"Problem: {name_of(group[0])}\n{table}" for group, table in zip(groups, tables, strict=True)]
-    return "\n\n".join(tables), problems
+    layout = "Problem: {}\n{}" if len(groups) > 1 else "{1}"
+    return "\n\n".join(layout.format(name_of(group[0]), summary_table(group)) for group in groups), problems
 
 
 def _draw(records: Sequence[Record], output: Path, ending: str) -> list[str]:
     """Write the figures of one problem; return what is wrong with the files that are left out."""
     problem, words = records[0].problem, records[0].problem_in_words
     about = f"\n{words}" if words else ""
-    for name, (title, label, signed, headings) in FIGURES.items():
-        panes = {
-            heading: {record.title: band(record.curves[curve]) for record in records if curve in record.curves}
-            for heading, curve in headings.items()
-        }
+    for name, (title, label, signed) in FIGURES.items():
+        own = {heading: curve for curve, (figure, heading) in PANES.items() if figure == name}
+        panes = {h: {r.title: band(r.curves[c]) for r in records if c in r.curves} for h, c in own.items()}
         x_label = "time t of the sampler" if name == "drift_comparison" else "diffusion time t"
         save(comparison_figure(panes, x_label, label, title + about, signed), output / f"{name}{ending}.png")
     draw_marginal_distribution(problem, output / f"marginal_distribution{ending}.png")
@@ -117,7 +96,6 @@ def _draw(records: Sequence[Record], output: Path, ending: str) -> list[str]:
 
 
 def name_of(record: Record) -> str:
-    """Return what the problem of a record is called."""
     return record.problem_in_words or "as in base_config.yaml"
 
 
@@ -167,37 +145,34 @@ def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) 
 def write_summary(records: Sequence[Record], output: Path) -> None:
     """Write summary.csv: a row for each run, with all its numbers and their standard errors."""
     names = list(dict.fromkeys(name for record in records for name in record.estimates))
-    with atomic_write(output / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        columns = [column for name in names for column in (name, f"{name}_standard_error")]
-        writer.writerow(["experiment", "run", "problem", "oracle", "training_seed", *columns])
-        for record in records:
-            facts = [record.facts[key] for key in ("experiment", "run", "oracle", "training_seed")]
-            numbers = [v for name in names for v in record.estimates.get(name, (None, None))[:2]]
-            writer.writerow([*facts[:2], record.problem_in_words, *facts[2:], *numbers])
+    columns = [column for name in names for column in (name, f"{name}_standard_error")]
+    rows: list[list[object]] = [["experiment", "run", "problem", "oracle", "training_seed", *columns]]
+    for record in records:
+        experiment, run, *facts = (record.facts[key] for key in ("experiment", "run", "oracle", "training_seed"))
+        numbers = [v for name in names for v in record.estimates.get(name, (None, None))[:2]]
+        rows.append([experiment, run, record.problem_in_words, *facts, *numbers])
+    write_csv(output / "summary.csv", rows)
 
 
-def headline() -> dict[str, str]:
-    """Return the heading of each headline metric in a table, by name."""
-    shown = (metric for metric in METRICS.values() if metric.headline)
-    return {metric.name: metric.heading for metric in shown}
+def headline() -> list[Metric]:
+    """Return the metrics that stand in tables."""
+    return [metric for metric in METRICS.values() if metric.headline]
 
 
 def summary_table(records: Sequence[Record]) -> str:
     """Return the headline numbers as text, a line for each run."""
-    rows = [["", *headline().values()]]
+    rows = [["", *(metric.heading for metric in headline())]]
     for record in records:
         title = record.title + (" (oracle)" if record.facts["oracle"] else "")
         title = title.replace("_regularizer", "") if title != BASELINE else title
-        rows.append([title, *(_cell(record, name) for name in headline())])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows.append([title, *(_cell(record, metric) for metric in headline())])
+    lines = aligned(rows)
     lines.append("±: half of the 95 % interval of the measurement; other seeds differ by more (docs/pictures.md)")
     if any(record.facts["oracle"] for record in records):
         lines.append("oracle: its training uses the exact score")
     return "\n".join(lines)
 
 
-def _cell(record: Record, name: str) -> str:
-    estimate, factor = record.estimates.get(name), METRICS[name].factor
+def _cell(record: Record, metric: Metric) -> str:
+    estimate, factor = record.estimates.get(metric.name), metric.factor
     return with_interval(factor * estimate.value, factor * half_width(estimate), 1) if estimate else MISSING

@@ -31,7 +31,7 @@ MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
 
 
 def folder_of(run: Run, output: Path) -> Path:
-    """Return where the analysis of a run is written; a run of a sweep is called sweep/tag, and gets one folder."""
+    """Return where the analysis of a run is written; a run of a sweep, called sweep/tag, gets one folder as well."""
     return output / run.experiment / run.name.replace("/", ",")
 
 
@@ -47,8 +47,7 @@ def control_of(loaded: Loaded) -> Loaded:
 def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False) -> Record:
     """Write everything about one run under output/<experiment>/<run>/, and return its numbers.
 
-    Where the exact score of its problem was not analysed yet, or sampled otherwise, that is done before: it is the
-    control of every number.
+    The exact score of its problem, the control, is analysed before, where that was not done or with other sampling.
     """
     loaded = load_run(run, fall_back=True)
     control = control_of(loaded)
@@ -68,22 +67,22 @@ def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:
 
 def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool = False) -> Record:
     """Write samples, numbers, pictures and video of a loaded run, and return its numbers."""
-    configuration, problem = loaded.configuration, loaded.configuration.toy_problem
-    folder = folder_of(loaded.run, output)
+    configuration, folder = loaded.configuration, folder_of(loaded.run, output)
     record, states, seconds = evaluate_run(loaded, sampling, folder, progress=True)
     print(record.title)
     record.write(seconds)  # the numbers first: a failing video should not lose them
     with atomic_write(folder / "samples.npz") as temporary:
         np.savez_compressed(temporary, samples=states[0.0].numpy(), **sampling.model_dump())
-    began = time.perf_counter()
-    draw_samples(states[0.0], configuration, sampling, record.title, folder)
+    began, title = time.perf_counter(), record.title
+    draw_samples(states[0.0], configuration, sampling, title, folder)
     draw_score_error(record, folder)
-    if has_plane(problem):
-        title = record.title + f"\n{Plane(problem).note}" * Plane(problem).is_slice
+    if has_plane(configuration.toy_problem):
+        plane = Plane(configuration.toy_problem)
         maps = magnitude_maps(loaded.network, configuration.build_truth(), torch.tensor(MAP_TIMES))
-        save(figures.maps_figure(MAP_TIMES, maps, Plane(problem), title), folder / "maps.png")
+        heading = f"{title}\n{plane.note}" if plane.is_slice else title
+        save(figures.maps_figure(MAP_TIMES, maps, plane, heading), folder / "maps.png")
         seconds["figures"] = time.perf_counter() - began
-        draw_video(loaded.network, configuration, record.title, folder, keep_frames)
+        draw_video(loaded.network, configuration, title, folder, keep_frames)
         seconds["video"] = time.perf_counter() - began - seconds["figures"]
     else:
         print("  no maps.png and no score_field.mp4: one atom in one dimension has no plane to show a field on")
@@ -104,33 +103,22 @@ def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, ti
         points, strays = x[shown].flatten(1)[:, :2].numpy(), (r > problem.stray_radius)[shown].numpy()
         picture = figures.samples_figure(points, strays, plane, plane.widths(sigma), problem.stray_radius, title + note)
         save(picture, folder / "samples.png")
-    widths = [
-        (component.weight, sampler_width_ratio(component.width, schedule, sampling.times))
-        for component in problem.components
-        if not sampling.corrector_steps
-    ]
+    known = () if sampling.corrector_steps else problem.components  # what the predictor alone reaches
+    widths = [(c.weight, sampler_width_ratio(c.width, schedule, sampling.times)) for c in known]
     picture = figures.radial_distribution_figure(r.numpy(), x[0].numel(), title, widths)
     save(picture, folder / "radial_distribution.png")
 
 
 def draw_score_error(record: Record, folder: Path) -> None:
     """Write score_error.png: the error of the score against time, beside the size of the score itself."""
-    size, noised, uniform, median = (
-        band(record.curves[name])
-        for name in (
-            "exact_score_size_noised",
-            "score_error_noised",
-            "score_error_uniform",
-            "score_error_median_uniform",
-        )
-    )
+    times, size, _ = band(record.curves["exact_score_size_noised"])
     curves = {
-        "rms of the exact $\\sigma(t)\\,s$ at noised points, for scale": (size[1], None),
-        "error at noised points": noised[1:],
-        "error at uniform points": uniform[1:],
-        "error at uniform points, median": (median[1], None),
+        "rms of the exact $\\sigma(t)\\,s$ at noised points, for scale": (size, None),
+        "error at noised points": band(record.curves["score_error_noised"])[1:],
+        "error at uniform points": band(record.curves["score_error_uniform"])[1:],
+        "error at uniform points, median": (band(record.curves["score_error_median_uniform"])[1], None),
     }
-    save(figures.score_error_figure(noised[0], curves, record.title), folder / "score_error.png")
+    save(figures.score_error_figure(times, curves, record.title), folder / "score_error.png")
 
 
 def band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,18 +5,18 @@ from the internet.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from utils.evaluation.estimates import Estimate
 from utils.evaluation.registry import METRICS, Metric, describe
 from utils.files import atomic_write
 from utils.plots.video import FRAMES_PER_SECOND
@@ -26,6 +26,7 @@ from utils.runs.store import Record
 
 TEMPLATE = Path(__file__).parent / "template"
 VIDEO = "score_field.mp4"
+LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
 DISTANCE_FROM_BEST = {
     "lower": lambda value: value,
     "higher": lambda value: -value,
@@ -52,8 +53,7 @@ CAPTIONS = {  # in the order of the page; a picture that is not named here follo
 }
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A PNG file: its address relative to the page, its size in pixels, and what it shows."""
 
     url: str
@@ -62,9 +62,8 @@ class Picture:
     caption: str
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One number of one run: its text, and the value by which a table is sorted, if there is one."""
+class Cell(NamedTuple):
+    """One number of one run: its text, the value by which a table is sorted, and whether it is the best."""
 
     text: str
     value: float | None
@@ -77,7 +76,7 @@ class Column:
 
     name: str
     about: Metric
-    records: tuple[Record, ...]
+    records: list[Record]
 
     @property
     def label(self) -> str:
@@ -87,20 +86,19 @@ class Column:
 
     def __getitem__(self, record: Record) -> Cell:
         """Return the cell of a run."""
-        estimate = record.estimates.get(self.name)
-        if estimate is None:
+        if (estimate := record.estimates.get(self.name)) is None:
             return Cell(record.left_out.get(self.about.name, "no value"), None, False)
-        factor = self.about.factor
-        text = with_interval(factor * estimate.value, factor * half_width(estimate))
-        best = self._distance(record, estimate)
-        others = [self._distance(r, r.estimates[self.name]) for r in self.records if self.name in r.estimates]
-        known = [distance for distance in others if distance is not None]
-        return Cell(text, estimate.value, best is not None and len(known) > 1 and best == min(known))
+        text = with_interval(self.about.factor * estimate.value, self.about.factor * half_width(estimate))
+        distances = [distance for r in self.records if (distance := self._distance(r)) is not None]
+        best = len(distances) > 1 and self._distance(record) == min(distances)
+        return Cell(text, estimate.value, best)
 
-    def _distance(self, record: Record, estimate: Estimate) -> float | None:
-        distance = DISTANCE_FROM_BEST.get(self.about.better or "")
-        finite = abs(estimate.value) < float("inf")
-        return distance(estimate.value) if distance and finite and record.competes else None
+    def _distance(self, record: Record) -> float | None:
+        """Return how far a run is from the best possible; None where that is not compared."""
+        estimate, distance = record.estimates.get(self.name), DISTANCE_FROM_BEST.get(self.about.better or "")
+        if estimate and distance and abs(estimate.value) < math.inf and record.competes:
+            return distance(estimate.value)
+        return None
 
 
 def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]]:
@@ -111,45 +109,28 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
     """
     problems: list[str] = []
     records = read_records(output, problems)
-    notes = [*notes, *(_note(record) for record in records if record.facts["checkpoint"] not in (None, "best.ckpt"))]
-    sections, numbers = [], {id(record): number for number, record in enumerate(records, 1)}
-    for group in by_problem(records):
-        names = list(dict.fromkeys(name for record in group for name in record.estimates))
-        names += [name for name in dict.fromkeys(n for record in group for n in record.left_out) if name not in names]
-        columns = [Column(name, about, tuple(group)) for name in names if (about := describe(name))]
-        columns.sort(key=lambda column: list(METRICS).index(column.about.name))
-        sections.append(
-            {
-                "name": name_of(group[0]),
-                "records": group,
-                "headline": [column for column in columns if column.about.headline],
-                "others": [column for column in columns if not column.about.headline],
-            }
-        )
-    comparisons, sweeps = find_pictures(output, output, problems), read_sweeps(output, problems)
-    pictures = {id(record): find_pictures(record.folder, output, problems) for record in records}
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            records=records,
-            number_of=lambda record: numbers[id(record)],
-            sections=sections,
-            comparisons=comparisons,
-            pictures=lambda record: pictures[id(record)],
-            video=lambda record: _url(path, output) if (path := record.folder / VIDEO).is_file() else None,
-            video_name=VIDEO,
-            frames_per_second=FRAMES_PER_SECOND,
-            sampling=_grouped((_sampling(record), record.title) for record in records),
-            versions=_grouped((record.facts["code_version"], record.title) for record in records),
-            sweeps=sweeps,
-            explanation=EXPLANATION,
-            missing=MISSING,
-            notes=notes,
-            problems=problems,
-            style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),
-            script=Markup((TEMPLATE / "script.js").read_text(encoding="utf-8")),
-        )
+    options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined}
+    environment = Environment(loader=FileSystemLoader(TEMPLATE), trim_blocks=True, lstrip_blocks=True, **options)
+    environment.filters["breakable"] = lambda text: Markup(re.sub("([_.])", r"\1<wbr>", str(escape(text))))
+    environment.filters["as_written"] = lambda value: value if isinstance(value, str) else json.dumps(value)
+    page = environment.get_template("page.html").render(
+        records=records,
+        number_of=lambda record: records.index(record) + 1,
+        sections=[_section(group) for group in by_problem(records)],
+        comparisons=find_pictures(output, output, problems),
+        sweeps=read_sweeps(output, problems),
+        pictures={record.folder: find_pictures(record.folder, output, problems) for record in records},
+        video=lambda record: _url(path, output) if (path := record.folder / VIDEO).is_file() else None,
+        video_name=VIDEO,
+        frames_per_second=FRAMES_PER_SECOND,
+        sampling=_grouped((_sampling(record), record.title) for record in records),
+        versions=_grouped((record.facts["code_version"], record.title) for record in records),
+        explanation=EXPLANATION,
+        missing=MISSING,
+        notes=[*notes, *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt")],
+        problems=problems,
+        style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATE / "script.js").read_text(encoding="utf-8")),
     )
     with atomic_write(output / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
@@ -165,35 +146,34 @@ def write_reports(output: Path, notes: Iterable[str] = ()) -> list[str]:
     return list(dict.fromkeys([*problems, *left_out]))
 
 
-def _note(record: Record) -> str:
-    return f"{record.title}: best.ckpt is damaged or missing, these are the weights of the last epoch"
+def _section(records: list[Record]) -> dict[str, Any]:
+    """Return the tables of a problem: its name, its runs, and the columns, in the order of the registry."""
+    names = [name for record in records for name in record.estimates]
+    names += [name for record in records for name in record.left_out]
+    columns = [Column(name, about, records) for name in dict.fromkeys(names) if (about := describe(name))]
+    columns.sort(key=lambda column: list(METRICS).index(column.about.name))
+    headline, others = ([c for c in columns if bool(c.about.headline) == shown] for shown in (True, False))
+    return {"name": name_of(records[0]), "records": records, "headline": headline, "others": others}
 
 
 def _sampling(record: Record) -> str:
-    settings = record.facts["sampling"] | {
-        "network evaluations per sample": record.facts["network_evaluations_per_sample"]
-    }
+    number = record.facts["network_evaluations_per_sample"]
+    settings = record.facts["sampling"] | {"network evaluations per sample": number}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items())
 
 
 def find_pictures(folder: Path, output: Path, problems: list[str]) -> list[Picture]:
     """Return the PNG files of a folder, in the order of the page. What is not one is added to `problems`."""
-    order, pictures = list(CAPTIONS), []
-    paths = [path for path in folder.glob("*.png") if not path.name.startswith(".")]
-    for path in sorted(paths, key=lambda p: (order.index(_kind(p)) if _kind(p) in order else 99, p.stem)):
+    order, pictures = [*CAPTIONS], []
+    paths = [(path, re.sub(r"_\d+$", "", path.stem)) for path in folder.glob("[!.]*.png")]
+    for path, kind in sorted(paths, key=lambda p: (order.index(p[1]) if p[1] in order else 99, p[0].stem)):
         try:
             with Image.open(path) as image:
-                width, height = image.size
+                caption = CAPTIONS.get(kind, path.stem.replace("_", " ").capitalize())
+                pictures.append(Picture(_url(path, output), *image.size, caption))
         except (OSError, ValueError) as error:
             problems.append(f"{path.relative_to(output)}: {getattr(error, 'strerror', None) or error}")
-            continue
-        caption = CAPTIONS.get(_kind(path), path.stem.replace("_", " ").capitalize())
-        pictures.append(Picture(_url(path, output), width, height, caption))
     return pictures
-
-
-def _kind(path: Path) -> str:
-    return re.sub(r"_\d+$", "", path.stem)
 
 
 def read_sweeps(output: Path, problems: list[str]) -> list[dict[str, Any]]:
@@ -202,11 +182,11 @@ def read_sweeps(output: Path, problems: list[str]) -> list[dict[str, Any]]:
     for path in sorted(output.glob("sweeps/*/table.json")):
         try:
             content = json.loads(path.read_bytes())
-            sweep = {"title": content["title"], "tables": content["tables"]}
+            sweeps.append({"title": content["title"], "tables": content["tables"]})
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{path.relative_to(output)}: {error}")
-            continue
-        sweeps.append(sweep | {"pictures": find_pictures(path.parent, output, problems)})
+        else:
+            sweeps[-1]["pictures"] = find_pictures(path.parent, output, problems)
     return sweeps
 
 
@@ -219,16 +199,3 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for key, label in pairs:
         groups.setdefault(key, []).append(label)
     return groups
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = lambda text: Markup(re.sub("([_.])", r"\1<wbr>", str(escape(text))))
-    environment.filters["as_written"] = lambda value: value if isinstance(value, str) else json.dumps(value)
-    return environment

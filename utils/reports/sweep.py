@@ -1,9 +1,9 @@
 """What a sweep shows: tables of means over seeds with paired differences, and figures against the weight."""
 
-import csv
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from utils.evaluation.registry import METRICS, Metric
 from utils.files import UserError, atomic_write, error_message
 from utils.plots.style import save
 from utils.plots.sweep_figures import weights_figure
-from utils.reports.formatting import EXPLANATION, MISSING, with_interval
+from utils.reports.comparison import headline
+from utils.reports.formatting import EXPLANATION, MISSING, aligned, with_interval, write_csv
 from utils.reports.page import write_page
 from utils.runs.checkpoints import is_finished
 from utils.runs.loading import read_configuration
@@ -30,7 +31,7 @@ def report_sweep(
 ) -> list[str]:
     """Write and print what the finished runs of a sweep say over seeds; return a line on each run that is left out.
 
-    Runs are known by what was trained: a row of the results file counts whatever its run is called. What neither the
+    A row of the results file counts for the run that was trained in the same way, whatever its name. What neither the
     file nor the run's metrics.json holds is evaluated. Raises UserError where there is nothing to show.
     """
     runs, rows, problems, chosen = find_runs(name, experiments), read_results(results, sampling), [], []
@@ -47,11 +48,9 @@ def report_sweep(
             problems.append(f"{run.title}: {error_message(error)}")
     chosen = chosen or [key for key, row in rows.items() if row["run"].startswith(f"{name}/")]
     if not chosen:
-        begun = (
-            f"no run of the sweep {name!r} has finished ({len(runs)} begun)" if runs else f"no sweep {name!r} is here"
-        )
-        command = "python -m training.sweep --config FILE"
-        raise UserError("\n".join([f"{begun}; train it with `{command}`, FILE having `name: {name}`", *problems]))
+        unfinished = f"no run of the sweep {name!r} has finished ({len(runs)} begun)"
+        command = f"train it with `python -m training.sweep --config FILE`, FILE having `name: {name}`"
+        raise UserError("\n".join([f"{unfinished if runs else f'no sweep {name!r} is here'}; {command}", *problems]))
     write_results(results, rows.values())
     found = groups([rows[key] for key in chosen], rows.values())
     folder = output / "sweeps" / name
@@ -60,11 +59,6 @@ def report_sweep(
     print(plain(found))
     print(f"\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}")
     return problems + left_out
-
-
-def shown() -> list[Metric]:
-    """Return the metrics of the tables."""
-    return [metric for metric in METRICS.values() if metric.headline]
 
 
 def heading_of(settings: str) -> str:
@@ -81,18 +75,14 @@ def by_settings(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 def table(groups: Sequence[Group]) -> list[list[str]]:
     """Return rows of text, the headings first."""
-    headings = ["training", "seeds"]
-    for metric in shown():
-        headings += [metric.heading, "difference"] if metric.paired else [metric.heading]
-    rows = []
-    for group in groups:
-        row = [group.title + (" (oracle)" if group.oracle else ""), str(len(group.runs))]
-        for metric in shown():
-            row.append(_text(group.mean(metric.name), metric.factor))
-            if metric.paired:
-                row.append(_text(group.difference(metric.name), metric.factor, sign=True))
-        rows.append(row)
-    return [headings, *rows]
+    columns = [["training", *(group.title + " (oracle)" * group.oracle for group in groups)]]
+    columns.append(["seeds", *(str(len(group.runs)) for group in groups)])
+    for metric in headline():
+        name, factor = metric.name, metric.factor
+        columns.append([metric.heading, *(_text(group.mean(name), factor) for group in groups)])
+        if metric.paired:
+            columns.append(["difference", *(_text(group.difference(name), factor, sign=True) for group in groups)])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _text(mean: Mean | None, factor: float, sign: bool = False) -> str:
@@ -106,28 +96,22 @@ def plain(groups: Sequence[Group]) -> str:
     """Return the tables for a terminal."""
     lines = []
     for settings, some in by_settings(groups).items():
-        rows = table(some)
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines += ["", heading_of(settings)]
-        lines += ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += ["", heading_of(settings), *aligned(table(some))]
     return "\n".join([*lines, "", EXPLANATION])
 
 
 def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
     """Write summary.csv with all metrics, table.json for the page, and a figure for each table with several weights."""
     names = [name for name in METRICS if any(name in group.row for group in groups)]
-    with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        parts = ("mean", "half_width", "difference", "difference_half_width", "p_value")
-        facts = ("experiment", "training_settings", "regularizer_settings", "weight", "oracle")
-        writer.writerow([*facts, "seeds", *(f"{name}_{part}" for name in names for part in parts)])
-        for group in groups:
-            numbers: list[object] = []
-            for name in names:
-                mean, difference = group.mean(name), group.difference(name)
-                numbers += mean[:2] if mean else ("", "")
-                numbers += difference[:3] if difference else ("", "", "")
-            writer.writerow([*(group.row[fact] for fact in facts), len(group.runs), *numbers])
+    parts = ("mean", "half_width", "difference", "difference_half_width", "p_value")
+    facts = ("experiment", "training_settings", "regularizer_settings", "weight", "oracle")
+    rows: list[list[object]] = [[*facts, "seeds", *(f"{name}_{part}" for name in names for part in parts)]]
+    for group in groups:
+        row: list[object] = [*(group.row[fact] for fact in facts), len(group.runs)]
+        for name in names:
+            row += (group.mean(name) or ("", ""))[:2] + (group.difference(name) or ("", "", ""))[:3]
+        rows.append(row)
+    write_csv(folder / "summary.csv", rows)
     tables = {heading_of(settings): table(some) for settings, some in by_settings(groups).items()}
     with atomic_write(folder / "table.json") as temporary:
         temporary.write_text(json.dumps({"title": title, "tables": tables}, indent=1) + "\n", encoding="utf-8")
@@ -139,27 +123,20 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         save(weights_figure(panes, heading_of(settings)), folder / f"weights{ending}.png")
 
 
-Panes = dict[str, tuple[dict[str, list[np.ndarray]], np.ndarray | None]]
-
-
-def weights_panes(groups: Sequence[Group]) -> Panes:
+def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.ndarray]], np.ndarray | None]]:
     """Return the panes of `weights_figure`: a curve for each regularizer with several weights; nothing without any."""
-    curves: dict[str, list[Group]] = {}
+    curves: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         if group.weight is not None:
             name = ", ".join(filter(None, [group.row["experiment"], group.row["regularizer_settings"]]))
-            curves.setdefault(name, []).append(group)
-    curves = {name: some for name, some in curves.items() if len(some) > 1}
-    if not curves:
-        return {}
+            curves[name].append(group)
+    several = {name: some for name, some in curves.items() if len(some) > 1}
     baseline = next((group for group in groups if group.weight is None), None)
-    panes: Panes = {}
-    for metric in sorted(shown(), key=lambda metric: not metric.paired)[:4]:
-        lines = {name: np.transpose([[g.weight, *_interval(g, metric)] for g in some]) for name, some in curves.items()}
-        panes[metric.heading] = (
-            {name: list(line) for name, line in lines.items()},
-            _interval(baseline, metric) if baseline else None,
-        )
+    panes = {}
+    for metric in sorted(headline(), key=lambda metric: not metric.paired)[:4] if several else ():
+        lines = {name: [[g.weight, *_interval(g, metric)] for g in some] for name, some in several.items()}
+        stripe = _interval(baseline, metric) if baseline else None
+        panes[metric.heading] = ({name: list(np.transpose(line)) for name, line in lines.items()}, stripe)
     return panes
 
 

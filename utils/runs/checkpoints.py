@@ -22,10 +22,7 @@ class BadCheckpoint(UserError):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content on the CPU.
-
-    Raises BadCheckpoint where it is missing, damaged or not plain tensors and values, UserError where it is too new.
-    """
+    """Return a checkpoint's content on the CPU; raises BadCheckpoint, or UserError where the code is too old for it."""
     try:
         with zipfile.ZipFile(path) as file:
             if damaged := file.testzip():  # torch.load compares no check sums
@@ -33,11 +30,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BadCheckpoint(f"{path}: missing") from error
-    except pickle.UnpicklingError as error:  # torch's own text recommends to run it
-        text = "it holds other things than tensors and plain values, which could run code; nothing of it was run"
-        raise BadCheckpoint(f"{path}: not a readable checkpoint: {text}") from error
     except Exception as error:  # damaged bytes lead the unpickler to errors of any kind
-        reason = next(iter(error_message(error).splitlines()), type(error).__name__)
+        reason = error_message(error).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's own text recommends to run it
+            reason = "it holds other things than tensors and plain values, which could run code; nothing of it was run"
         raise BadCheckpoint(f"{path}: not a readable checkpoint: {reason}") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
@@ -52,8 +48,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def network_of(checkpoint: dict[str, Any], path: Path, configuration: Configuration) -> ScoreNetwork:
     """Return the network with the weights of a checkpoint; raises BadCheckpoint where they are not of this run."""
     network = configuration.build_network()
+    weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
     try:
-        weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
@@ -67,7 +63,7 @@ def network_of(checkpoint: dict[str, Any], path: Path, configuration: Configurat
 
 
 class Loaded(NamedTuple):
-    """A run, its configuration, its network in evaluation mode, and the checkpoint that this is from, if any."""
+    """A run, its network in evaluation mode, and the checkpoint that this is from, if any."""
 
     run: Run
     configuration: Configuration
@@ -78,7 +74,7 @@ class Loaded(NamedTuple):
 def load_run(run: Run, fall_back: bool = False) -> Loaded:
     """Return a run with the network of its best checkpoint; raises UserError where there is none.
 
-    Where the best one is damaged or missing and the last one is whole, `fall_back` takes the last one, and says so.
+    With `fall_back`, the last checkpoint takes the place of one that is damaged or missing, with a message.
     """
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
@@ -90,9 +86,9 @@ def load_run(run: Run, fall_back: bool = False) -> Loaded:
     try:
         network = network_of(read_checkpoint(path), path, configuration)
     except BadCheckpoint as fault:
-        if not fall_back or not run.last_checkpoint.exists():
-            raise
         path = run.last_checkpoint
+        if not fall_back or not path.exists():
+            raise
         try:
             network = network_of(read_checkpoint(path), path, configuration)
         except UserError as other:
@@ -109,9 +105,8 @@ def load_score_network(experiment_name: str, run_name: str = "run1") -> ScoreNet
     """Return the network of a run's best checkpoint in evaluation mode, on the CPU, in float32.
 
     Called with x (batch, atom, dimension) in [0,1) and t (batch,) in [0,1], it returns sigma(t) times the score, shaped
-    like x; `.score(x, t)` returns the score. "analytical" is the exact score of base_config.yaml and needs no run; the
-    exact score of a run's own problem is `load_run(Run(experiment, run)).configuration.build_truth()`. Raises UserError
-    where there is no run.
+    like x; `.score(x, t)` returns the score. "analytical" is the exact score of base_config.yaml; that of a run's own
+    problem is `load_run(Run(experiment, run)).configuration.build_truth()`. Raises UserError where there is no run.
     """
     return load_run(Run(experiment_name, run_name)).network
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import yaml
@@ -25,8 +25,6 @@ INCIDENTAL = ("score_viewer", "accelerator")  # no part of what is trained
 
 
 class Data(Settings):
-    """How many configurations there are, and how they are noised."""
-
     training_set_size: SetSize
     validation_set_size: SetSize
     batch_size: Count
@@ -35,8 +33,6 @@ class Data(Settings):
 
 
 class AdamW(Settings):
-    """The optimizer."""
-
     learning_rate: Positive
     weight_decay: NonNegative
 
@@ -45,14 +41,10 @@ class LearningRateSchedule(Settings):
     """How the learning rate changes from epoch to epoch."""
 
     type: str
-
-    @property
-    def depends_on_max_epochs(self) -> bool:
-        """Whether a training of more epochs differs from its first epoch on."""
-        return False
+    depends_on_max_epochs: ClassVar[bool] = False  # whether a training of more epochs differs from its first epoch on
 
     def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
-        """Return torch's scheduler; it is stepped once an epoch."""
+        """Return torch's scheduler; it is stepped once an epoch, one on a plateau with the validation loss."""
         raise NotImplementedError
 
 
@@ -64,7 +56,6 @@ class Plateau(LearningRateSchedule):
     factor: Annotated[float, Field(gt=0, lt=1)]
 
     def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
-        """Return torch's scheduler; it is stepped with the validation loss."""
         return lr_scheduler.ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor)
 
 
@@ -72,31 +63,21 @@ class Cosine(LearningRateSchedule):
     """Lets the learning rate fall to zero over max_epochs along half a cosine."""
 
     type: Literal["cosine"]
-
-    @property
-    def depends_on_max_epochs(self) -> bool:
-        """It does."""
-        return True
+    depends_on_max_epochs = True
 
     def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
-        """Return torch's scheduler."""
         return lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / max_epochs)))
 
 
 class Constant(LearningRateSchedule):
-    """Leaves the learning rate as it is."""
-
     type: Literal["constant"]
 
     def build(self, optimizer: Optimizer, max_epochs: int) -> lr_scheduler.LRScheduler:
-        """Return torch's scheduler."""
         return lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
 
 
 class ScoreViewer(Settings):
-    """How often TensorBoard gets its pictures, in epochs."""
-
-    every_n_epochs: Count
+    every_n_epochs: Count  # between TensorBoard's pictures of the score along a line
     field_every_n_epochs: Count
 
 
@@ -107,7 +88,6 @@ class Problem(Settings):
     noise_schedule: Annotated[NoiseSchedule, AnySubclass()]
 
     def build_truth(self) -> AnalyticalScoreNetwork:
-        """Return the network that knows the exact score."""
         return AnalyticalScoreNetwork(self.toy_problem, self.noise_schedule)
 
 
@@ -128,7 +108,7 @@ class Configuration(Problem):
     @model_validator(mode="before")
     @classmethod
     def _truth_follows_the_network(cls, content: Any) -> Any:
-        """Fill in toy_problem.permutation_symmetric, where it is not given, with what the network can represent."""
+        """Where toy_problem.permutation_symmetric is not given, it is what the network can represent."""
         try:
             equivariant = content["score_network"]["permutation_equivariant"]
             return content | {"toy_problem": {"permutation_symmetric": equivariant} | content["toy_problem"]}
@@ -156,7 +136,6 @@ class Configuration(Problem):
 
     @property
     def is_oracle(self) -> bool:
-        """Whether the training uses the exact score."""
         return self.regularizer is not None and self.regularizer.is_oracle
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,11 +155,9 @@ class Configuration(Problem):
 
     @property
     def problem(self) -> Problem:
-        """The problem alone."""
         return Problem(toy_problem=self.toy_problem, noise_schedule=self.noise_schedule)
 
     def write(self, path: Path) -> None:
-        """Write config.yaml."""
         with atomic_write(path) as temporary:
             temporary.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
 

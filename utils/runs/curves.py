@@ -11,27 +11,20 @@ import numpy as np
 
 from utils.files import UserError, atomic_write
 
-COLUMNS = (
-    "epoch",
-    "score_matching_loss/training",
-    "score_matching_loss/validation",
-    "excess_loss/validation",
-    "path_kl_in_nats/validation",
-    "regularizer/training",
-    "learning_rate",
-)
-HEADING = ",".join(COLUMNS)
+LOSSES = "score_matching_loss/training,score_matching_loss/validation,excess_loss/validation,path_kl_in_nats/validation"
+HEADING = f"epoch,{LOSSES},regularizer/training,learning_rate"
+COLUMNS = tuple(HEADING.split(","))
 
 
 class Curves:
-    """The file of a run, to which a training adds; one that is resumed keeps the epochs that it has done.
+    """The file of a run, to which a training adds; one that is resumed keeps the rows of the epochs that it has done.
 
     Epochs that are damaged or missing are counted on the standard error stream: no training is lost for them.
     """
 
     def __init__(self, path: Path, epochs_done: int):
         self.path = path
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:] if path.exists() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         kept = {row[0]: line for line in lines if (row := _row(line)) and row[0] < epochs_done}
         if missing := epochs_done - len(kept):
             text = "damaged or missing; the training goes on, and its learning curves leave them out"
@@ -41,9 +34,8 @@ class Curves:
 
     def append(self, epoch: int, scalars: dict[str, float]) -> None:
         """Write the row of one epoch; a column is empty where the epoch has no such scalar."""
-        values = [epoch, *(scalars.get(name, "") for name in COLUMNS[1:])]
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(",".join(map(str, values)) + "\n")
+            print(epoch, *(scalars.get(name, "") for name in COLUMNS[1:]), sep=",", file=file)
 
 
 def read_curves(path: Path) -> dict[str, np.ndarray]:
@@ -53,18 +45,18 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
     """
     heading, *lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines(True) or [""]
     rows = [_row(line) for line in lines if line.endswith("\n")]
-    if heading.strip() != HEADING or None in rows or not rows:
-        number = 1 if heading.strip() != HEADING or not rows else rows.index(None) + 2
-        text = f"line {number} is damaged" if rows else "holds no epoch"
+    whole = [heading.strip() == HEADING, *map(bool, rows)]
+    if not rows or not all(whole):
+        text = f"line {whole.index(False) + 1} is damaged" if rows else "holds no epoch"
         raise UserError(f"{path}: {text}, so there is no learning curve of this run")
     return dict(zip(COLUMNS, np.array(rows).T, strict=True))
 
 
 def _row(line: str) -> list[float] | None:
     """Return the numbers of a line, or None for one that is no whole row."""
-    cells = line.split(",")
     try:
-        row = [int(cells[0]), *(float(cell.strip() or "nan") for cell in cells[1:])]
+        epoch, *scalars = line.strip().split(",")
+        row = [int(epoch), *(float(cell or "nan") for cell in scalars)]
     except ValueError:
         return None
     return row if len(row) == len(COLUMNS) and row[0] >= 0 else None

@@ -4,7 +4,9 @@ A configuration is layered: base_config.yaml, the experiment's specific_config.y
 plain values: a word without quotes is a number, true, false or null where it looks like one in YAML 1.2, else text.
 """
 
+import contextlib
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from yaml import MarkedYAMLError
 
 from utils.files import UserError
 from utils.runs import run as runs
@@ -55,17 +58,14 @@ def read_yaml(path: Path) -> dict:
     """Return the `key: value` pairs of a file; raises UserError where it has none."""
     try:
         content = _parse(path.read_text(encoding="utf-8-sig"))
-    except yaml.MarkedYAMLError as error:
+    except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: {error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise UserError(f"{path}: {reason}") from error
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
-        kind = "a list" if isinstance(content, list) else _on_a_line(str(content))
-        raise UserError(
-            f"{path}: should hold `key: value` pairs, {'but is empty' if content is None else f'given {kind}'}"
-        )
+        given = "given a list" if isinstance(content, list) else f"given {_on_a_line(str(content))}"
+        raise UserError(f"{path}: should hold `key: value` pairs, {'but is empty' if content is None else given}")
     return content
 
 
@@ -80,24 +80,22 @@ def _parse(text: str) -> Any:
 
 def _value(node: yaml.Node, seen: set[int]) -> Any:
     if id(node) in seen:
-        raise _refused(node, "aliases (*name) are not read; write the value out")
+        raise MarkedYAMLError(None, None, "aliases (*name) are not read; write the value out", node.start_mark)
     seen.add(id(node))
     if node.tag.removeprefix("tag:yaml.org,2002:") not in IMPLICIT:
-        raise _refused(node, "tags (!name) are not read; write a plain value")
+        raise MarkedYAMLError(None, None, "tags (!name) are not read; write a plain value", node.start_mark)
     if isinstance(node, yaml.SequenceNode):
         return [_value(entry, seen) for entry in node.value]
-    if isinstance(node, yaml.MappingNode):
-        content = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value in content:
-                raise _refused(key, f"found duplicate key {key.value}" if key.value in content else "a key is no word")
-            content[key.value] = _value(value, seen)
-        return content
-    return node.value if getattr(node, "style", None) else _word(node.value)
-
-
-def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    if isinstance(node, yaml.ScalarNode):
+        return node.value if node.style else _word(node.value)
+    content: dict[str, Any] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise MarkedYAMLError(None, None, "a key is no word", key.start_mark)
+        if key.value in content:
+            raise MarkedYAMLError(None, None, f"found duplicate key {key.value}", key.start_mark)
+        content[key.value] = _value(value, seen)
+    return content
 
 
 def _word(text: str) -> Any:
@@ -110,25 +108,22 @@ def _word(text: str) -> Any:
 
 def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
     layer: dict = {}
-    seen: set[str] = set()
     for pair in overrides:
         key, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             raise UserError(f"{origin}: {_on_a_line(pair)}: should be key=value, for example regularizer.weight=1e-3")
         try:
             given = _parse(value)
-        except yaml.MarkedYAMLError as error:
-            plain = str(error.problem).startswith(("aliases", "tags", "found duplicate"))
-            text = f"{key}: {error.problem}" if plain else f"{pair}: the value is not valid YAML"
-            raise UserError(f"{origin}: {_on_a_line(text)}") from error
         except yaml.YAMLError as error:
-            raise UserError(f"{origin}: {_on_a_line(pair)}: the value is not valid YAML") from error
+            problem, text = str(getattr(error, "problem", "")), f"{_on_a_line(pair)}: the value is not valid YAML"
+            if problem.startswith(("aliases", "tags", "found duplicate")):
+                text = _on_a_line(f"{key}: {problem}")
+            raise UserError(f"{origin}: {text}") from error
         for part in reversed(key.split(".")):
             given = {part: given}
         for leaf in flat(given):  # also where one is written as a={b: 1}, the other as a.b=1
-            if any(f"{leaf}.".startswith(f"{other}.") or f"{other}.".startswith(f"{leaf}.") for other in seen):
+            if any(f"{leaf}.".startswith(f"{other}.") or f"{other}.".startswith(f"{leaf}.") for other in flat(layer)):
                 raise UserError(f"{origin}: {_on_a_line(leaf)}: given twice")
-        seen.update(flat(given))
         layer = _merge(layer, given)
     return layer
 
@@ -136,18 +131,17 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
 def _merge(lower: dict, upper: dict) -> dict:
     """Merge deeply; a block that is given another `type` starts anew, for its old keys belong to the old type."""
     merged = dict(lower)
-    for key, value in upper.items():
-        below = lower.get(key)
-        if isinstance(below, dict) and isinstance(value, dict) and value.get("type") in (None, below.get("type")):
-            value = _merge(below, value)
-        merged[key] = value
+    for key, new in upper.items():
+        old: Any = lower.get(key)
+        nested = isinstance(old, dict) and isinstance(new, dict)
+        if nested and old.get("type", new.get("type")) == new.get("type", old.get("type")):
+            new = _merge(old, new)
+        merged[key] = new
     return merged
 
 
 def _validated(layers: Mapping[str, dict], schema: type[Schema]) -> Schema:
-    merged: dict = {}
-    for layer in layers.values():
-        merged = _merge(merged, layer)
+    merged = functools.reduce(_merge, layers.values())
     try:
         return schema.model_validate(merged)
     except ValidationError as error:
@@ -156,23 +150,23 @@ def _validated(layers: Mapping[str, dict], schema: type[Schema]) -> Schema:
 
 def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict], schema: type[Settings]) -> str:
     """Return one line on one of pydantic's faults: origin, key as the user wrote it, what is wrong, what was given."""
-    keys, given = _without_union_tags(fault["loc"], merged), fault["input"]
+    kind, keys, given = fault["type"], _without_union_tags(fault["loc"], merged), fault["input"]
     text = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    if fault["type"] == "disagreement":
-        keys, given = fault["ctx"]["keys"], fault["ctx"]["given"]
-    if fault["type"] == "missing":
+    if kind == "missing":
         return f"{_origin(layers, keys[:-1])}: {_on_a_line('.'.join(keys))}: missing"
-    if fault["type"] == "extra_forbidden":
-        known = set(re.findall(r'"(\w+)": \{', json.dumps(schema.model_json_schema()))) - {keys[-1]}
-        close = difflib.get_close_matches(keys[-1], known, n=1)
-        text = "unknown key" + (f" (did you mean {close[0]}?)" if close else "")
-    elif fault["type"] == "union_tag_invalid":
-        keys, given, text = [*keys, "type"], given["type"], f"should be one of {fault['ctx']['expected_tags']}"
-    elif fault["type"] == "union_tag_not_found":
+    if kind == "union_tag_not_found":
         why = f"no {keys[-1]} is set whose keys could be changed, so give its type as well"
         return f"{_origin(layers, keys)}: {_on_a_line('.'.join([*keys, 'type']))}: missing; {why}"
-    shown = f", given {_on_a_line(json.dumps(given, default=str))}" if keys else ""
-    return f"{_origin(layers, keys)}: {_on_a_line('.'.join(keys)) + ': ' if keys else ''}{text}{shown}"
+    if kind == "disagreement":
+        keys, given = fault["ctx"]["keys"], fault["ctx"]["given"]
+    elif kind == "union_tag_invalid":
+        keys, given, text = [*keys, "type"], given["type"], f"should be one of {fault['ctx']['expected_tags']}"
+    elif kind == "extra_forbidden":
+        known = set(re.findall(r'"(\w+)": \{', json.dumps(schema.model_json_schema()))) - {keys[-1]}
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        text = f"unknown key (did you mean {close[0]}?)" if close else "unknown key"
+    shown = _on_a_line(json.dumps(given, default=str))
+    return f"{_origin(layers, keys)}: {_on_a_line('.'.join(keys))}: {text}, given {shown}"
 
 
 def _without_union_tags(location: tuple, merged: dict) -> list[str]:
@@ -183,23 +177,19 @@ def _without_union_tags(location: tuple, merged: dict) -> list[str]:
         if isinstance(node, dict) and part not in node and part == node.get("type", "gaussian"):
             continue
         keys.append(str(part))
-        try:
+        with contextlib.suppress(TypeError, KeyError, IndexError):
             node = node[part]
-        except (TypeError, KeyError, IndexError):
-            node = None
     return keys
 
 
 def _origin(layers: Mapping[str, dict], keys: list[str]) -> str:
     """Return the name of the uppermost of the layers that hold the longest part of the key."""
-    best, longest = next(iter(layers)), 0
+    best, longest = next(iter(layers)), 1
     for name, layer in layers.items():
         node, depth = layer, 0
-        for key in keys:
-            if not isinstance(node, dict) or key not in node:
-                break
-            node, depth = node[key], depth + 1
-        if depth >= max(longest, 1):
+        while depth < len(keys) and isinstance(node, dict) and keys[depth] in node:
+            node, depth = node[keys[depth]], depth + 1
+        if depth >= longest:
             best, longest = name, depth
     return best
 

@@ -13,9 +13,14 @@ from utils.files import UserError
 ROOT = Path(__file__).resolve().parent.parent.parent
 TRAINING = ROOT / "training"
 NAME, TAG = r"\w[\w.-]*", r"\w[\w.,=+-]*"  # of a run or a sweep; of a run within a sweep
+SPELLING = "should be letters, digits, dots, dashes and underscores"
 MAX_NAME = 200  # bytes of a run's name; file systems take 255, and a lock file adds to it
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 BASELINE = "no_regularizer"
+
+
+def _file(path: str) -> property:
+    return property(lambda run: run.folder / path)
 
 
 @dataclass(frozen=True)
@@ -26,63 +31,26 @@ class Run:
     name: str = "run1"
 
     def __post_init__(self):
-        if self.experiment != ANALYTICAL:
+        trained = self.experiment != ANALYTICAL
+        if trained:
             experiment_folder(self.experiment)
-        if not re.fullmatch(rf"{NAME}(/{TAG})?" if self.experiment != ANALYTICAL else TAG, self.name):
-            text = "should be letters, digits, dots, dashes and underscores"
-            raise UserError(f"run name {_shown(self.name)}: {text}")
+        if not re.fullmatch(rf"{NAME}(/{TAG})?" if trained else TAG, self.name):
+            raise UserError(f"run name {_shown(self.name)}: {SPELLING}")
         if any(len(part.encode()) > MAX_NAME for part in self.name.split("/")):
             raise UserError(f"run name {_shown(self.name)}: too long for the name of a folder")
 
-    @property
-    def sweep(self) -> str | None:
-        """The sweep that the run belongs to; its name is then sweep/tag, and its folder is in that of the sweep."""
-        return self.name.rpartition("/")[0] or None
-
-    @property
-    def folder(self) -> Path:
-        """The folder of everything that the run writes."""
-        return TRAINING / self.experiment / "output" / self.name
-
-    @property
-    def configuration_file(self) -> Path:
-        """The merged configuration that the run was started with."""
-        return self.folder / "config.yaml"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The weights with the lowest validation score-matching loss."""
-        return self.folder / "checkpoints" / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The state from which the training goes on."""
-        return self.folder / "checkpoints" / "last.ckpt"
-
-    @property
-    def curves_file(self) -> Path:
-        """The losses of every epoch."""
-        return self.folder / "curves.csv"
-
-    @property
-    def metrics_file(self) -> Path:
-        """The numbers of the trained network, where a sweep evaluated it."""
-        return self.folder / "metrics.json"
-
-    @property
-    def log_file(self) -> Path:
-        """What the training printed, where a sweep started it."""
-        return self.folder / "log.txt"
-
-    @property
-    def lock_file(self) -> Path:
-        """What a training holds while it writes; beside the folder, which may be removed under it."""
-        return self.folder.with_name(f".{self.folder.name}.lock")
-
-    @property
-    def title(self) -> str:
-        """What the run is called in a message."""
-        return f"{self.experiment}, {self.name}"
+    title = property(lambda run: f"{run.experiment}, {run.name}")
+    sweep = property(lambda run: run.name.rpartition("/")[0] or None)  # of a run called sweep/tag
+    folder = property(lambda run: TRAINING / run.experiment / "output" / run.name)
+    configuration_file = _file("config.yaml")  # the merged configuration that the run was started with
+    best_checkpoint = _file("checkpoints/best.ckpt")  # the weights with the lowest validation score-matching loss
+    last_checkpoint = _file("checkpoints/last.ckpt")  # the state from which the training goes on
+    curves_file = _file("curves.csv")  # the losses of every epoch
+    metrics_file = _file("metrics.json")  # the numbers of the trained network, where a sweep evaluated it
+    log_file = _file("log.txt")  # what the training printed, where a sweep started it
+    lock_file = property(
+        lambda run: run.folder.with_name(f".{run.folder.name}.lock")
+    )  # stays where the folder is removed
 
     @property
     def command(self) -> str:
@@ -100,7 +68,7 @@ def find_experiments() -> list[str]:
 def find_runs(sweep: str, experiments: Iterable[str] | None = None) -> list[Run]:
     """Return the runs of a sweep that were begun, of these experiments or of all."""
     if not re.fullmatch(NAME, sweep):
-        raise UserError(f"sweep {sweep!r}: should be letters, digits, dots, dashes and underscores")
+        raise UserError(f"sweep {sweep!r}: {SPELLING}")
     found = []
     for experiment in experiments or find_experiments():
         folder = experiment_folder(experiment) / "output" / sweep
@@ -119,15 +87,12 @@ def experiment_folder(experiment: str) -> Path:
 
 def code_version() -> str:
     """Return the commit of the code, with -dirty where files were changed since, or "unknown" outside its own git."""
+    git = ["git", f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}"]  # not that of a repository around this one
     try:
-        git = ["git", "-C", str(ROOT)]
-        top, version = (
-            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
-            for words in (("rev-parse", "--show-toplevel"), ("describe", "--always", "--dirty"))
-        )
+        done = subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return version if Path(top).resolve() == ROOT.resolve() else "unknown"  # not that of a repository around this one
+    return done.stdout.strip()
 
 
 def _shown(name: str) -> str:

@@ -25,6 +25,7 @@ from utils.runs.run import ANALYTICAL, Run, code_version
 from utils.score.samplers import Sampling
 
 PROBLEM = ("toy_problem", "noise_schedule")
+DESCRIPTION = ("label", "unit", "definition", "source", "better")  # of a metric
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,9 @@ class Record:
     curves: dict[str, Curve]
     folder: Path
 
-    @property
-    def is_control(self) -> bool:
-        """Whether this is the exact score."""
-        return self.facts["experiment"] == ANALYTICAL
+    is_control = property(lambda record: record.facts["experiment"] == ANALYTICAL)  # the exact score
+    competes = property(lambda record: not (record.is_control or record.facts["oracle"]))  # is a method
+    problem = property(lambda record: Problem.model_validate(record.facts["problem"]))
 
     @property
     def title(self) -> str:
@@ -51,30 +51,17 @@ class Record:
         return f"{experiment} (problem of {name})" if self.is_control else f"{experiment}, {name}"
 
     @property
-    def competes(self) -> bool:
-        """Whether the run is a method: neither the exact score nor an oracle."""
-        return not (self.is_control or self.facts["oracle"])
-
-    @property
-    def problem(self) -> Problem:
-        """The problem that is solved."""
-        return Problem.model_validate(self.facts["problem"])
-
-    @property
     def problem_in_words(self) -> str:
         """The settings of the problem that are not those of base_config.yaml; nothing where all are."""
         changes = self.facts["configuration_difference"].items()
-        words = [f"{key}={json.dumps(new)}" for key, (_, new) in changes if key.startswith(PROBLEM)]
-        return ", ".join(words)
+        return ", ".join(f"{key}={json.dumps(new)}" for key, (_, new) in changes if key.startswith(PROBLEM))
 
     def write(self, seconds: Mapping[str, float]) -> None:
         """Write metrics.json into the folder, with the wall-clock seconds of each part."""
         metrics = {}
         for name, estimate in self.estimates.items():
             about = describe(name)
-            words = {"label": about.label, "unit": about.unit, "definition": about.definition} if about else {}
-            more = {"source": about.source, "better": about.better} if about else {}
-            metrics[name] = estimate._asdict() | words | more
+            metrics[name] = estimate._asdict() | {word: getattr(about, word) for word in DESCRIPTION if about}
         content = self.facts | {
             "wall_clock_seconds": {**seconds, "total": sum(seconds.values())},
             "metrics": metrics,
@@ -89,19 +76,8 @@ class Record:
         """Return the record in a metrics.json; raises UserError where it is damaged, or of an older version."""
         try:
             facts = json.loads(path.read_bytes())
-            estimates = {
-                name: Estimate(
-                    _number(entry["value"]),
-                    None if entry["standard_error"] is None else _number(entry["standard_error"]),
-                    entry["number_of_points"],
-                    entry["interval"] and tuple(map(_number, entry["interval"])),
-                )
-                for name, entry in facts.pop("metrics").items()
-            }
-            curves = {
-                name: Curve(*([v if v is None else _number(v) for v in curve[part]] for part in Curve._fields))  # type: ignore[arg-type]
-                for name, curve in facts.pop("curves").items()
-            }
+            estimates = {name: _estimate(entry) for name, entry in facts.pop("metrics").items()}
+            curves = {name: _curve(entry) for name, entry in facts.pop("curves").items()}
             record = cls(facts, estimates, facts.pop("left_out"), curves, path.parent)
             _ = record.title, record.problem, facts["key"], facts["sampling"], facts["oracle"]
             return record
@@ -110,8 +86,17 @@ class Record:
             raise UserError(f"{path}: not readable ({reason}); analyse the run again, or remove it") from error
 
 
-def _number(value: float | str) -> float:
-    return float(value)
+def _estimate(entry: dict[str, Any]) -> Estimate:
+    value, error, points, interval = (entry[field] for field in Estimate._fields)
+    return Estimate(float(value), _number(error), points, interval and tuple(map(float, interval)))
+
+
+def _curve(entry: dict[str, Any]) -> Curve:
+    return Curve(*([_number(value) for value in entry[field]] for field in Curve._fields))
+
+
+def _number(value: Any) -> Any:
+    return None if value is None else float(value)
 
 
 def _plain(value: Any) -> Any:
@@ -131,20 +116,18 @@ def evaluate_run(
     """Return the numbers of a run, its samples at times along the sampler, and the seconds of each part.
 
     The record belongs into `folder`; `progress` shows bars, where there is a terminal. Raises UserError where samples
-    are infinite or not a number, as those of a network are whose output is.
+    are infinite or not a number.
     """
     torch.set_num_threads(1)
-    configuration, network = loaded.configuration, loaded.network
-    began = time.perf_counter()
+    configuration, network, began = loaded.configuration, loaded.network, time.perf_counter()
     states = sampling.draw(network, configuration.toy_problem, progress)
     if not all(torch.isfinite(x).all() for x in states.values()):
         raise UserError(f"{loaded.run.title}: left out, since its network's output becomes infinite or not a number")
     sampled = time.perf_counter()
     truth, training_set = configuration.build_truth(), configuration.training_set()
     evaluation = evaluate(Subject(network, truth, training_set, states, sampling.seed), progress)
-    facts = facts_of(loaded, sampling)
-    record = Record(facts, evaluation.estimates, evaluation.skipped, evaluation.curves, folder)
-    return record, states, {"sampling": sampled - began, "metrics": time.perf_counter() - sampled}
+    facts, seconds = facts_of(loaded, sampling), {"sampling": sampled - began, "metrics": time.perf_counter() - sampled}
+    return Record(facts, evaluation.estimates, evaluation.skipped, evaluation.curves, folder), states, seconds
 
 
 def evaluated(run: Run, sampling: Sampling) -> Record:
@@ -182,25 +165,18 @@ def what_was_trained(run: Run, configuration: Configuration) -> dict[str, Any]:
     `key` is of all that is trained; runs of one `group` differ in the seed alone; `baseline` is the group of the same
     training without a regularizer. The settings are those that the experiment's files do not have.
     """
-    training, regularizer = {}, {}
-    for name, (_, value) in difference(configure(run.experiment), configuration).items():
-        if name.startswith("regularizer."):
-            regularizer[name.removeprefix("regularizer.")] = value
-        elif name != "seed" and not name.startswith(INCIDENTAL):
-            training[name] = value
-    weight = None if configuration.regularizer is None else configuration.regularizer.weight
-    regularizer.pop("weight", None)
+    settings: dict[bool, list[str]] = {False: [], True: []}  # of the training, and of the regularizer
+    for name, (_, value) in sorted(difference(configure(run.experiment), configuration).items()):
+        if name not in ("seed", "regularizer.weight") and not name.startswith(INCIDENTAL):
+            text = f"{name.removeprefix('regularizer.')}={json.dumps(value)}"
+            settings[name.startswith("regularizer.")].append(text)
     return {
         "key": configuration.key(),
         "group": configuration.key("seed"),
         "baseline": configuration.model_copy(update={"regularizer": None}).key("seed"),
-        "training_settings": _words(training),
-        "regularizer_settings": _words(regularizer),
-        "weight": weight,
+        "training_settings": ", ".join(settings[False]),
+        "regularizer_settings": ", ".join(settings[True]),
+        "weight": configuration.regularizer and configuration.regularizer.weight,
         "oracle": configuration.is_oracle,
         "training_seed": configuration.seed,
     }
-
-
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(settings.items()))

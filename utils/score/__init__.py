@@ -1,4 +1,1 @@
-"""The learned score: networks, their derivatives, the sampler that uses them, and the regularizers.
-
-May import `physics`.
-"""
+"""The learned score: networks, their derivatives, the sampler that uses them, and the regularizers."""

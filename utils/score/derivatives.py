@@ -2,9 +2,9 @@
 
 Configurations are flattened here: component i of N and component k of x run over atom x dimension. Two ways agree:
 
-- by automatic differentiation, for any network;
-- by carrying the value and its derivatives forward through the perceptron, layer by layer (forward mode; "forward
-  Laplacian", Li et al. 2024): a linear layer acts on all channels alike, and y = phi(a) has
+- automatic differentiation, for any network;
+- forward mode ("forward Laplacian", Li et al. 2024): the perceptron carries the value and its derivatives as channels,
+  layer by layer. A linear layer acts on all channels alike, and y = phi(a) has
 
       y_k = phi'(a) a_k,        y_kl = phi'(a) a_kl + phi''(a) a_k a_l.
 
@@ -12,7 +12,7 @@ Configurations are flattened here: component i of N and component k of x run ove
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,10 +39,7 @@ def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True)
 
 
 def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return N, like x, and its exact divergence sum_k d_k N_k, (batch,), by reverse mode from each component.
-
-    Both come without a graph.
-    """
+    """Return N, like x, and its exact divergence sum_k d_k N_k, (batch,), by reverse mode; both without a graph."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = network(x, t)
@@ -65,30 +62,25 @@ def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True)
     return result if learning else Derivatives(*(d if d is None else d.detach() for d in result))  # type: ignore[arg-type]
 
 
-def _jacobian(fields: Tensor, of: Tensor, **options: bool) -> Tensor:
+def _jacobian(fields: Tensor, of: Tensor, **options: Any) -> Tensor:
     """Return the derivatives of (batch, field) by each component of the same point, (batch, field, component).
-
-    Not by torch.func, whose first call imports a compiler, for a second or more.
-    """
-
-    def slope(one):
-        if not one.requires_grad:  # a constant
-            return torch.zeros_like(of).view(len(of), -1)
-        return torch.autograd.grad(one, of, materialize_grads=True, **options)[0].view(len(of), -1)
-
-    return torch.stack([slope(one) for one in fields.sum(0)], 1)  # no point's field depends on another point
+    Not by torch.func, whose first call imports a compiler, for a second or more."""
+    if not fields.requires_grad:  # constants
+        return of.new_zeros(len(of), fields.shape[1], of[0].numel())
+    # No point's field depends on another point, so the gradient of the sum over points has the derivatives of all.
+    slopes = [torch.autograd.grad(one, of, materialize_grads=True, **options)[0] for one in fields.sum(0)]
+    return torch.stack(slopes, 1).view(len(of), len(slopes), -1)
 
 
 def by_forward_mode(network: MLPScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
-    """Return the derivatives of the perceptron, from channels that are carried through it side by side:
-    N, d_t N, all d_k N, and either all d_k d_l N or, without the mixed ones, the Laplacian alone."""
+    """Return the derivatives of the perceptron, from channels that are carried through it side by side: N, d_t N, all
+    d_k N, and either all d_k d_l N or, without the mixed ones, the Laplacian alone."""
     size = x[0].numel()
     channels = _input_channels(network, x, t, mixed) @ _embedding_matrix(network).T
     *hidden, last = (layer for layer in network.layers if isinstance(layer, torch.nn.Linear))
     for layer in hidden:
         channels = _SiLU.apply(channels @ layer.weight.T, layer.bias, size, mixed)
     channels = (channels @ last.weight.T).view(len(channels), len(x), -1) @ network.average  # (channel, batch, i)
-
     value = channels[0] + last.bias.repeat(len(network.permutations)) @ network.average
     jacobian, second = channels[2 : 2 + size].permute(1, 2, 0), channels[2 + size :]
     if not mixed:
@@ -108,12 +100,10 @@ def _input_channels(network, x, t, mixed):
     """Return (cos, sin, sigma, t, 1) and their derivatives, (channel, batch x permutation, feature)."""
     size, number = x[0].numel(), len(network.permutations)
     angles = 2 * math.pi * x[:, network.permutations].view(-1, size)  # (row, slot)
-    unit = torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
-    slopes = 2 * math.pi * unit[:, network.permutations].view(size, number, size)  # d angle / d x_k
-    slopes = slopes.repeat(1, len(x), 1)  # (k, row, slot)
+    unit = 2 * math.pi * torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
+    slopes = unit[:, network.permutations].view(size, number, size).repeat(1, len(x), 1)  # d_k angle, (k, row, slot)
     products = _products(slopes, mixed)
     cos, sin, t = angles.cos(), angles.sin(), t.repeat_interleave(number)
-
     channels = x.new_zeros(2 + size + len(products), len(t), 2 * size + 3)
     channels[0, :, :size], channels[0, :, size:-3] = cos, sin
     channels[0, :, -3], channels[0, :, -2], channels[0, :, -1] = network.schedule.sigma(t), t, 1
@@ -126,16 +116,15 @@ def _input_channels(network, x, t, mixed):
 def _embedding_matrix(network):
     """Return the three embeddings as one matrix; the constant feature carries their biases."""
     layers = network.embed_coordinates, network.embed_sigma, network.embed_time
-    weights = torch.block_diag(*(layer.weight for layer in layers))
-    return torch.cat([weights, torch.cat([layer.bias for layer in layers])[:, None]], 1)
+    biases = torch.cat([layer.bias for layer in layers])
+    return torch.cat([torch.block_diag(*(layer.weight for layer in layers)), biases[:, None]], 1)
 
 
 class _SiLU(torch.autograd.Function):
     """phi(a), phi'(a) a_k and phi'(a) a_kl + phi''(a) a_k a_l for phi(a) = a s(a), s the logistic function.
 
-    The bias is added to a here, and the gradient written out, because automatic differentiation of the same lines
-    makes the whole step half as long again. With u = s (1 - s) and w = 1 - 2 s the derivatives of phi are
-    s + a u, u (2 + a w) and u (3 w + a (1 - 6 u)).
+    The bias is added to a here, and the gradient written out: automatic differentiation makes the whole step half as
+    long again. With u = s (1 - s), w = 1 - 2 s the derivatives of phi are s + a u, u (2 + a w), u (3 w + a (1 - 6 u)).
     """
 
     @staticmethod
@@ -158,10 +147,9 @@ class _SiLU(torch.autograd.Function):
         channels, products, a, u, w, slope, curvature = ctx.saved_tensors
         size = len(channels) - 2 - len(products)
         second = gradient[2 + size :]
-        third = u * (3 * w + a * (1 - 6 * u))
         inputs = slope * gradient
         inputs[0].addcmul_(curvature, (channels[1:] * gradient[1:]).sum(0))
-        inputs[0].addcmul_(third, (products * second).sum(0))
+        inputs[0].addcmul_(u * (3 * w + a * (1 - 6 * u)), (products * second).sum(0))
         if ctx.mixed:
             second = second.unflatten(0, (size, size))
             second = ((second + second.transpose(0, 1)) * channels[2 : 2 + size]).sum(1)

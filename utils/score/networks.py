@@ -1,8 +1,7 @@
 """Score networks: all are called `network(x, t)` and return the normalised score N = sigma(t) grad log p_t(x).
 
 N is minus the noise that a denoiser predicts. x is (batch, atom, dimension) in [0,1), t is (batch,) in [0,1], and N is
-shaped like x. A network owns its noise schedule, so `network.score(x, t)` can divide by sigma. The exact score is just
-another network.
+shaped like x. A network owns its noise schedule, so that it can divide by sigma. The exact score is just another one.
 """
 
 import itertools
@@ -22,8 +21,7 @@ NARROW = 0.05  # noise for which no image but the nearest counts: the others wei
 
 
 class ScoreNetwork(nn.Module):
-    """What all score networks share: a noise schedule, the shape (atoms, dimensions) of a configuration, and the score
-    that follows from the normalised one. A subclass defines `normalised_score(x, t)`."""
+    """Base of all score networks; shape is (atoms, dimensions). A subclass defines `normalised_score(x, t)`."""
 
     def __init__(self, schedule: NoiseSchedule, shape: tuple[int, int]):
         super().__init__()
@@ -32,11 +30,8 @@ class ScoreNetwork(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the normalised score, shaped like x. Raises ValueError for tensors of another shape."""
         if x.shape[1:] != self.shape or t.shape != x.shape[:1]:
-            atoms, dimensions = self.shape
-            raise ValueError(
-                f"x should have the shape (batch, {atoms}, {dimensions}), which is (batch, atom, dimension), and t the "
-                f"shape (batch,); given x {tuple(x.shape)} and t {tuple(t.shape)}"
-            )
+            right = "(batch, {}, {}), which is (batch, atom, dimension), and t the shape (batch,)".format(*self.shape)
+            raise ValueError(f"x should have the shape {right}; given x {tuple(x.shape)} and t {tuple(t.shape)}")
         return self.normalised_score(x, t)
 
     def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
@@ -56,16 +51,13 @@ class AnalyticalScoreNetwork(ScoreNetwork):
         self.problem = problem
 
     def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return sigma(t) times the exact score, shaped like x."""
         sigma = self.schedule.sigma(t)
         return sigma[:, None, None] * self.problem.score(x, sigma)
 
 
 class EmpiricalScoreNetwork(ScoreNetwork):
-    """The normalised score of noised centres, (centre, atom, dimension): the score of a model that has memorised them.
-
-    Only for narrow noise, since it looks at the nearest image alone.
-    """
+    """The normalised score of noised centres, (centre, atom, dimension): that of a model which has memorised them.
+    Only for noise narrower than NARROW, since it looks at the nearest image alone: else ValueError."""
 
     centres: Tensor
 
@@ -74,7 +66,6 @@ class EmpiricalScoreNetwork(ScoreNetwork):
         self.register_buffer("centres", centres)
 
     def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return sigma(t) times the score of the mixture of normals about the centres, like x."""
         if (sigma := self.schedule.sigma(t)).max() >= NARROW:
             raise ValueError(f"the noise is as wide as {sigma.max():.3g}: should be narrower than {NARROW}")
         return torch.stack([self._one(*pair) for pair in zip(x, sigma, strict=True)])
@@ -97,12 +88,9 @@ class Architecture(Settings):
 
 
 class MLPScoreNetwork(ScoreNetwork):
-    """A perceptron of cos and sin of 2 pi x (so it has period 1), sigma and t; shape is (atoms, dimensions).
-
-    Equivariance under the exchange of atoms comes from averaging f over all permutations P of its atoms,
-    1/N! sum_P P^-1 f(P x), in one batched evaluation. It is not translation invariant, on purpose: the network has to
-    learn where the atoms sit.
-    """
+    """A perceptron f of cos and sin of 2 pi x (so it has period 1), sigma and t. Permutation equivariance comes from
+    averaging over all permutations P of the atoms, 1/N! sum_P P^-1 f(P x), in one batched evaluation. It is not
+    translation invariant, on purpose: it has to learn where the atoms sit."""
 
     permutations: Tensor
     average: Tensor
@@ -113,8 +101,8 @@ class MLPScoreNetwork(ScoreNetwork):
         self.embed_coordinates = nn.Linear(2 * components, a.coordinates_embedding_size)
         self.embed_sigma = nn.Linear(1, a.sigma_embedding_size)
         self.embed_time = nn.Linear(1, a.time_embedding_size)
-        sizes = [a.coordinates_embedding_size + a.sigma_embedding_size + a.time_embedding_size]
-        sizes += [a.hidden_size] * a.number_of_hidden_layers
+        features = a.coordinates_embedding_size + a.sigma_embedding_size + a.time_embedding_size
+        sizes = [features, *[a.hidden_size] * a.number_of_hidden_layers]
         hidden = [layer for size in itertools.pairwise(sizes) for layer in (nn.Linear(*size), nn.SiLU())]
         self.layers = nn.Sequential(*hidden, nn.Linear(a.hidden_size, components))
 
@@ -127,18 +115,13 @@ class MLPScoreNetwork(ScoreNetwork):
         self.register_buffer("average", average, persistent=False)
 
     def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the average over permutations, shaped like x."""
         copies = x[:, self.permutations].flatten(0, 1)  # (batch x permutation, atom, dimension)
         outputs = self.perceptron(copies, t.repeat_interleave(len(self.permutations)))
         return (outputs.view(len(x), -1) @ self.average).view_as(x)
 
     def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the output for one ordering of the atoms, (batch, atom x dimension)."""
-        return self.layers(self.features(x, t))
-
-    def features(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the concatenated embeddings that enter the first hidden layer, (batch, feature)."""
         angles = 2 * math.pi * x.flatten(1)
         coordinates = self.embed_coordinates(torch.cat([angles.cos(), angles.sin()], -1))
         sigma = self.embed_sigma(self.schedule.sigma(t)[:, None])
-        return torch.cat([coordinates, sigma, self.embed_time(t[:, None])], -1)
+        return self.layers(torch.cat([coordinates, sigma, self.embed_time(t[:, None])], -1))

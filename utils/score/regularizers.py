@@ -9,7 +9,8 @@ x, (batch, atom, dimension), and t, (batch,), are the noised points of the batch
 subclass of `Regularizer` with a `type`; docs/extending.md shows one.
 """
 
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -25,18 +26,14 @@ from utils.settings import Count, NonNegative, Settings
 
 
 class Regularizer(Settings):
-    """What all regularizers share: their weight in the loss, and the points at which they are evaluated."""
+    """Base of all regularizers: their weight in the loss, and the points at which they are evaluated."""
 
+    is_oracle: ClassVar[bool] = False  # whether it uses `truth`: then it is no method, but shows what that is worth
     type: str
     weight: NonNegative
     burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # score matching alone for so long
     points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
     batch_size: Count | None = None  # how many of the batch's points; null: all
-
-    @property
-    def is_oracle(self) -> bool:
-        """Whether it uses `truth`: then it is no method, but shows what knowing the exact score is worth."""
-        return False
 
     def __call__(
         self, network: ScoreNetwork, x: Tensor, t: Tensor, *, truth: ScoreNetwork, generator: Generator
@@ -61,15 +58,10 @@ class Regularizer(Settings):
 class AnalyticalRegression(Regularizer):
     """Oracle: |N_theta - N|^2, the squared distance to the exact normalised score."""
 
+    is_oracle: ClassVar[bool] = True
     type: Literal["analytical_regression"] = "analytical_regression"
 
-    @property
-    def is_oracle(self) -> bool:
-        """It is one."""
-        return True
-
     def __call__(self, network, x, t, *, truth, generator):
-        """Return the mean squared distance to the exact normalised score."""
         x, t = self.choose_points(x, t, generator)
         with torch.no_grad():
             exact = truth(x, t)
@@ -91,16 +83,14 @@ class FokkerPlanck(Regularizer):
     second_derivatives: Literal["exact", "hutchinson"] = "exact"  # hutchinson: cost independent of atoms x dimensions
 
     def __call__(self, network, x, t, *, truth, generator):
-        """Return the mean squared residual, or an unbiased estimate of it."""
         x, t = self.choose_points(x, t, generator)
         if self.second_derivatives == "exact":
             first = second = fokker_planck_residual(network, x, t, self.residual)
         else:
-            # The square of one noisy residual would add its variance; the product of two independent ones does not.
+            # the square of one noisy residual would add its variance; the product of two independent ones does not
             first, second = hutchinson_residuals(network, x, t, self.residual, generator)
         if self.weighting == "none":
-            sigma = network.schedule.sigma(t)
-            scale = (network.schedule.sigma_dot(t) / sigma**2)[:, None]
+            scale = (network.schedule.sigma_dot(t) / network.schedule.sigma(t) ** 2)[:, None]
             first, second = scale * first, scale * second
         return (first * second).mean()
 
@@ -113,8 +103,7 @@ class Consistency(Regularizer):
     gradient passes through them.
 
     kernel_score        N^2 - 2 N N*, N* = sigma_t grad log K: |N - N*|^2 less a constant, so it may be negative
-    martingale_product  sigma_t^2 (s(x'_1, t') - s(x, t)) (s(x'_2, t') - s(x, t)) over two independent trajectories,
-                        unbiased for the squared gap
+    martingale_product  sigma_t^2 (s(x'_1, t') - s(x, t)) (s(x'_2, t') - s(x, t)), independent x': unbiased square
     `guide: analytical` takes the trajectories from the exact score, an oracle. s = 0 is consistent with itself.
     """
 
@@ -125,8 +114,7 @@ class Consistency(Regularizer):
     guide: Literal["analytical"] | None = None
 
     @property
-    def is_oracle(self) -> bool:
-        """With a guide it is one."""
+    def is_oracle(self) -> bool:  # type: ignore[override]
         return self.guide is not None
 
     @model_validator(mode="after")
@@ -136,28 +124,21 @@ class Consistency(Regularizer):
         return self
 
     def __call__(self, network, x, t, *, truth, generator):
-        """Return the mean over batch and components of the loss chosen."""
         if self.loss == "martingale_product":
             return self.squared_gap(network, x, t, truth=truth, generator=generator)
-        x, times = self.start(network, *self.choose_points(x, t, generator), generator)
-        guide = network if self.guide is None else truth
+        x, t = self.choose_points(x, t, generator)
+        x, times, output, (end,) = self._trajectories(1, network, x, t, truth, generator)
         earlier, sigma = network.schedule.sigma(times[[0, -1]])[..., None, None]
-        output = network(x, times[-1])
-        known = None if self.guide else output.detach()
-        ends = predictor_corrector(guide, x, times, generator=generator, first=known)
-        target = sigma * wrapped_normal_score(displacement(x, ends), (sigma**2 - earlier**2).sqrt())
+        target = sigma * wrapped_normal_score(displacement(x, end), (sigma**2 - earlier**2).sqrt())
         return (output.square() - 2 * output * target).mean()
 
     def diagnostics(self, network, x, t, *, truth, generator):
-        """Return the unbiased squared gap: the loss `kernel_score` lacks a constant, so its value says little."""
+        # kernel_score lacks a constant, so its value says little
         return {"consistency_gap_squared": self.squared_gap(network, x, t, truth=truth, generator=generator)}
 
     def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return the starting points, and the part of the time grid that each trajectory takes, (steps + 1, batch).
-
-        A trajectory starts at the next grid time that is at least `number_of_steps` above 0; noised points receive the
-        noise that is missing at that time.
-        """
+        """Return where trajectories start and the part of the time grid each takes, (steps + 1, batch). It ends at the
+        next grid time at least `number_of_steps` above 0; noised points receive the noise that is missing there."""
         index = torch.ceil(t * self.time_steps).long().clamp(min=self.number_of_steps)
         steps = torch.arange(-self.number_of_steps, 1, device=x.device)
         times = time_grid(self.time_steps, x.dtype).to(x.device)[index + steps[:, None]]
@@ -174,21 +155,25 @@ class Consistency(Regularizer):
         return (first * second).mean()
 
     def gaps(self, network, x, t, *, truth, generator):
-        """Return sigma_t (s(x', t') - s(x, t)) along two independent trajectories, each like x."""
+        """Return sigma_t (s(x', t') - s(x, t)) along two independent trajectories, a list of two, each like x."""
+        _, times, here, ends = self._trajectories(2, network, x, t, truth, generator)
+        sigma = network.schedule.sigma(times[-1])[:, None, None]
+        return [sigma * network.score(end, times[0]) - here for end in ends]
+
+    def _trajectories(self, number, network, x, t, truth, generator):
+        """Return where and when trajectories start, the network's output there, and the ends of independent ones."""
         x, times = self.start(network, x, t, generator)
-        here, sigma = network(x, times[-1]), network.schedule.sigma(times[-1])[:, None, None]
-        guide = network if self.guide is None else truth
-        known = None if self.guide else here.detach()
-        ends = [predictor_corrector(guide, x, times, generator=generator, first=known) for _ in range(2)]
-        first, second = (sigma * network.score(end, times[0]) - here for end in ends)
-        return first, second
+        output = network(x, times[-1])
+        guide, known = (truth, None) if self.guide else (network, output.detach())
+        ends = [predictor_corrector(guide, x, times, generator=generator, first=known) for _ in range(number)]
+        return x, times, output, ends
 
 
 def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: str) -> Tensor:
     """Return the dimensionless residual eps_hat = sigma^2 eps / sigma_dot, (batch, component), with exact derivatives.
 
-    In terms of N = sigma s it is (sigma / sigma_dot) d_t N - N - sigma^2 D2 N - 2 sigma D1 N, where D2 N and D1 N are
-    grad div N and J^T N for `score_fpe`, lap N and J N for `advective`, with J the Jacobian.
+    With N = sigma s and its Jacobian J it is (sigma / sigma_dot) d_t N - N - sigma^2 D2 N - 2 sigma D1 N, where D2 N
+    and D1 N are grad div N and J^T N for `score_fpe`, lap N and J N for `advective`.
     """
     return residual_from(derivatives(network, x, t, mixed=form == "score_fpe"), network, t, form)
 
@@ -201,30 +186,21 @@ def residual_from(d: Derivatives, network: ScoreNetwork, t: Tensor, form: str) -
 
 
 @torch.enable_grad()  # outside it, as in validation, torch has no forward derivative of the derivative of SiLU
-def hutchinson_residuals(
-    network: ScoreNetwork, x: Tensor, t: Tensor, form: str, generator: Generator
-) -> tuple[Tensor, Tensor]:
+def hutchinson_residuals(network: ScoreNetwork, x: Tensor, t: Tensor, form: str, generator: Generator) -> list[Tensor]:
     """Return two independent unbiased estimates of eps_hat, (batch, component): second derivatives only along random
     signs v, of which E[v_k v_l] = delta_kl (Hutchinson 1990)."""
-
-    def evaluate(x):
-        return network(x, t)
-
-    value, time = jvp(lambda t: network(x, t), (t,), (torch.ones_like(t),))[:2]
-    if form == "score_fpe":
-        (advection,) = vjp(evaluate, x)[1](value)
-    else:
-        advection = jvp(evaluate, (x,), (value,))[1]
+    field = partial(network, t=t)
+    value, time = jvp(partial(network, x), (t,), (torch.ones_like(t),))[:2]
 
     def second(v):
         if form == "score_fpe":  # grad (v . J v)
-            return grad(lambda x: (v * jvp(evaluate, (x,), (v,))[1]).sum())(x)
-        return jvp(lambda x: jvp(evaluate, (x,), (v,))[1], (x,), (v,))[1]  # v . Hessian . v
+            return grad(lambda x: (v * jvp(field, (x,), (v,))[1]).sum())(x)
+        return jvp(lambda x: jvp(field, (x,), (v,))[1], (x,), (v,))[1]  # v . Hessian . v
 
-    signs = (torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1 for _ in range(2))
-    value, time, advection = (tensor.flatten(1) for tensor in (value, time, advection))
-    first, other = (_residual(network, t, value, time, advection, second(v).flatten(1)) for v in signs)
-    return first, other
+    advection = vjp(field, x)[1](value)[0] if form == "score_fpe" else jvp(field, (x,), (value,))[1]
+    value, time, advection = (part.flatten(1) for part in (value, time, advection))
+    signs = [torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1 for _ in range(2)]
+    return [_residual(network, t, value, time, advection, second(v).flatten(1)) for v in signs]
 
 
 def _residual(network, t, value, time, advection, second):

@@ -1,7 +1,7 @@
 """From noise to samples: the predictor-corrector sampler of the reverse diffusion (Song et al. 2021).
 
-The time grid is an argument: 0 <= t_0 < ... < t_N <= 1, (N + 1,), or a grid for each sample, (N + 1, batch). A
-trajectory starts at t_N and ends at t_0, so part of a trajectory is the same function on part of the grid.
+The time grid is an argument: 0 <= t_0 < ... < t_N <= 1, (N + 1,), or a grid for each sample, (N + 1, batch). So part of
+a trajectory, which starts at t_N and ends at t_0, is the same function on part of the grid.
 """
 
 import math
@@ -42,10 +42,9 @@ def predictor_corrector(
     `first` is network(x, times[-1]), where it is known already: short trajectories are cheaper by a step.
     """
 
-    def moved(x, coefficients, normalised_score):
-        drift, width = coefficients
+    def moved(x, output, drift, width):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)  # drawn on the CPU, then moved
-        return wrap(x + drift * normalised_score + width * noise)
+        return wrap(x + drift * output + width * noise)
 
     times = times.to(x)
     sigma = network.schedule.sigma(times)[..., None, None]
@@ -57,14 +56,14 @@ def predictor_corrector(
         corrections = list(zip(e / sigma, (2 * e).sqrt(), strict=True))
     for i in range(len(times) - 1, 0, -1):
         output = network(x, times[i].expand(len(x))) if first is None else first
-        x, first = moved(x, predictions[i - 1], output), None
+        x, first = moved(x, output, *predictions[i - 1]), None
         for _ in range(corrector_steps):
-            x = moved(x, corrections[i - 1], network(x, times[i - 1].expand(len(x))))
+            x = moved(x, network(x, times[i - 1].expand(len(x))), *corrections[i - 1])
     return x
 
 
 class Sampling(Settings):
-    """How samples are drawn; the same for all runs that are compared. `start` is the distribution at t = 1."""
+    """How samples are drawn, equally for all runs that are compared. `start` is the distribution at t = 1."""
 
     number_of_samples: Annotated[int, Field(ge=1, le=10**7)] = 10_000
     time_steps: Annotated[int, Field(ge=1, le=10**6)] = 100
@@ -74,26 +73,21 @@ class Sampling(Settings):
 
     @property
     def times(self) -> Tensor:
-        """The time grid of the sampler."""
         return time_grid(self.time_steps)
 
     @property
     def network_evaluations(self) -> int:
-        """How often the network is evaluated for one sample."""
-        return self.time_steps * (1 + self.corrector_steps)
+        return self.time_steps * (1 + self.corrector_steps)  # for each sample
 
     def draw(self, network: ScoreNetwork, problem: Law, progress: bool = False) -> dict[float, Tensor]:
         """Return samples of the reverse diffusion, (sample, atom, dimension), at STOPS times on the way from 1 to 0.
-
-        `progress` shows a bar, where there is a terminal.
-        """
-        generator, times = keyed_generator(self.seed, "sampling"), self.times
+        `progress` shows a bar, where there is a terminal."""
+        generator, times, total = keyed_generator(self.seed, "sampling"), self.times, self.number_of_samples
         stops = sorted({round(i * self.time_steps / (STOPS - 1)) for i in range(STOPS)}, reverse=True)
         chunks: dict[float, list[Tensor]] = {times[i].item(): [] for i in stops}
-        silent = None if progress else True
-        with tqdm(total=self.number_of_samples, desc="  samples", leave=False, disable=silent) as bar:
-            for begin in range(0, self.number_of_samples, CHUNK):
-                n = min(CHUNK, self.number_of_samples - begin)
+        with tqdm(total=total, desc="  samples", leave=False, disable=None if progress else True) as bar:
+            for begin in range(0, total, CHUNK):
+                n = min(CHUNK, total - begin)
                 if self.start == "exact":
                     x = problem.sample_noised(network.schedule.sigma(torch.ones(n)), generator)
                 else:
@@ -109,14 +103,13 @@ class Sampling(Settings):
 
 def sampler_width_ratio(width: float, schedule: NoiseSchedule, times: Tensor) -> float:
     """Return the width of a mode that the predictor reaches with the exact score of a Gaussian of this width, over the
-    width sqrt(width^2 + sigma(0)^2) of the exact distribution.
+    width sqrt(width^2 + sigma(0)^2) of the exact distribution: a higher ratio is the network's doing, not the grid's.
 
-    From t_N down: v <- v (1 - g_i / (width^2 + sigma_i^2))^2 + g_i, with g_i = sigma_i^2 - sigma_i-1^2. What the grid
-    itself costs: a width ratio above it is the network's doing.
+    From t_N down: v <- v (1 - g_i / (width^2 + sigma_i^2))^2 + g_i, with g_i = sigma_i^2 - sigma_i-1^2.
     """
-    variances = schedule.sigma(times.double()) ** 2
-    v = width**2 + variances[-1]
-    for now, earlier in zip(variances.flip(0), variances.flip(0)[1:], strict=False):
+    variances = schedule.sigma(times.double()).flip(0) ** 2
+    v = width**2 + variances[0]
+    for now, earlier in pairwise(variances):
         growth = now - earlier
         v = v * (1 - growth / (width**2 + now)) ** 2 + growth
     return math.sqrt(v / (width**2 + schedule.sigma(times.new_zeros((), dtype=torch.float64)) ** 2))

@@ -58,20 +58,9 @@ class Group:
     runs: Mapping[str, Row]
     baseline: Mapping[str, Row]
 
-    @property
-    def row(self) -> Row:
-        """The first row, for what all have in common."""
-        return next(iter(self.runs.values()))
-
-    @property
-    def weight(self) -> float | None:
-        """The weight of the regularizer, or None where there is none."""
-        return float(self.row["weight"]) if self.row["weight"] else None
-
-    @property
-    def oracle(self) -> bool:
-        """Whether the training uses the exact score."""
-        return self.row["oracle"] == "True"
+    row = property(lambda group: next(iter(group.runs.values())))  # the first, for what all have in common
+    weight = property(lambda group: float(group.row["weight"]) if group.row["weight"] else None)  # of the regularizer
+    oracle = property(lambda group: group.row["oracle"] == "True")
 
     @property
     def title(self) -> str:
@@ -95,17 +84,20 @@ class Group:
         return paired_difference(ours, theirs)
 
 
+def _by_group(rows: Iterable[Row]) -> dict[str, dict[str, Row]]:
+    """Return group -> seed -> row."""
+    found: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        found[row["group"]][row["training_seed"]] = row
+    return found
+
+
 def groups(rows: Iterable[Row], every: Iterable[Row]) -> list[Group]:
     """Return the groups of some rows: without a regularizer first, then by experiment, settings and weight.
 
     Baselines are looked for in `every`; one that is not among the rows comes as a group of its own, before the others.
     """
-    chosen: dict[str, dict[str, Row]] = defaultdict(dict)
-    known: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in rows:
-        chosen[row["group"]][row["training_seed"]] = row
-    for row in every:
-        known[row["group"]][row["training_seed"]] = row
+    chosen, known = _by_group(rows), _by_group(every)
     for by_seed in list(chosen.values()):
         name = next(iter(by_seed.values()))["baseline"]
         if name not in chosen and name in known:

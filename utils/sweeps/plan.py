@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, field_validator
 from utils.files import UserError
 from utils.runs.configuration import Configuration
 from utils.runs.loading import configure, read_settings
-from utils.runs.run import NAME, Run, find_experiments
+from utils.runs.run import NAME, SPELLING, Run, find_experiments
 from utils.settings import Settings
 
 MAX_RUNS = 10_000  # planning takes about 10 ms a run, and a person should look at it
@@ -53,7 +53,6 @@ class Part(Settings):
         return names
 
     def number_of_combinations(self, common: dict[str, Any]) -> int:
-        """Return how many combinations there are."""
         return math.prod(len(value) for value in (common | self.overrides).values() if isinstance(value, list))
 
     def combinations(self, common: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -76,7 +75,7 @@ class Sweep(Settings):
     @classmethod
     def _is_a_folder(cls, name):
         if not re.fullmatch(NAME, name):
-            raise ValueError("should be letters, digits, dots, dashes and underscores")
+            raise ValueError(SPELLING)
         return name
 
 
@@ -104,9 +103,8 @@ def plan(path: Path) -> list[PlannedRun]:
     names: dict[Run, str] = {}
     faults: list[str] = []
     for number, part in enumerate(sweep.parts):
-        for experiment, (named, shared), seed in itertools.product(
-            part.experiments, part.combinations(sweep.overrides), sweep.seeds
-        ):
+        grid = itertools.product(part.experiments, part.combinations(sweep.overrides), sweep.seeds)
+        for experiment, (named, shared), seed in grid:
             origin = f"{path}: parts.{number}, {experiment}"
             settings = named | {"seed": seed}
             overrides = tuple(f"{key}={_written(value)}" for key, value in (shared | settings).items())
@@ -129,13 +127,10 @@ def plan(path: Path) -> list[PlannedRun]:
 
 
 def tag(settings: dict[str, Any]) -> str:
-    """Return a name for the settings; a hash ends it where they cannot be read off exactly.
-
-    The keys are in alphabetical order, so that their order in the file does not matter; the seed comes last.
-    """
-    keys = sorted(settings, key=lambda key: (key == "seed", key))
-    exact = ",".join(f"{key}={_written(settings[key])}" for key in keys)
-    plain = ",".join(f"{key}={_plain(settings[key])}" for key in keys)
+    """Return a name for the settings, in alphabetical order, the seed last; a hash ends it where it is not exact."""
+    items = sorted(settings.items(), key=lambda item: (item[0] == "seed", item[0]))
+    exact = ",".join(f"{key}={_written(value)}" for key, value in items)
+    plain = ",".join(f"{key}={value if isinstance(value, str) else _written(value)}" for key, value in items)
     readable = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", plain)
     if readable == plain and len(readable) <= MAX_TAG:
         return readable
@@ -145,7 +140,3 @@ def tag(settings: dict[str, Any]) -> str:
 def _written(value: Any) -> str:
     """Return a value as YAML reads it back."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else _written(value)

@@ -16,29 +16,15 @@ from utils.runs.store import Record
 from utils.score.samplers import Sampling
 
 Row = Mapping[str, str]
-DESCRIPTION = (
-    "key",
-    "group",
-    "baseline",
-    "experiment",
-    "run",
-    "training_settings",
-    "regularizer_settings",
-    "weight",
-    "oracle",
-    "training_seed",
-    "epochs",
-    "code_version",
-)
-SAMPLING = tuple(Sampling.model_fields)
+NAMES = ("key", "group", "baseline", "experiment", "run", "training_settings", "regularizer_settings")
+DESCRIPTION = (*NAMES, "weight", "oracle", "training_seed", "epochs", "code_version")
 NUMBERS = ("weight", "epochs", "training_seed")
 
 
 def row_of(record: Record) -> dict[str, str]:
     """Return the row of an evaluated run."""
-    row = {name: record.facts[name] for name in DESCRIPTION} | {
-        f"sampling_{name}": record.facts["sampling"][name] for name in SAMPLING
-    }
+    row = {name: record.facts[name] for name in DESCRIPTION}
+    row |= {f"sampling_{name}": value for name, value in record.facts["sampling"].items()}
     for name, estimate in record.estimates.items():
         row[name] = f"{estimate.value:.6g}"
         row[f"{name}_standard_error"] = None if estimate.standard_error is None else f"{estimate.standard_error:.3g}"

@@ -1,0 +1,89 @@
+"""The density of the probability-flow ODE's samples, against closed forms and against the samples themselves."""
+
+import math
+
+import pytest
+import torch
+from conftest import make_network, make_problem
+from mixtures import make_mixture
+from networks import near
+from subjects import Given, make_subject, seeded, wrong_width
+from torch.distributions import Normal
+
+from utils.evaluation import ode_metrics as metrics
+from utils.evaluation.estimates import Estimate, NoValue
+from utils.physics.noise_schedule import ExponentialSchedule
+from utils.score.networks import AnalyticalScoreNetwork
+
+NARROW = ExponentialSchedule(sigma_min=0.001, sigma_max=0.06)  # at t = 1 the seam is 8 widths away
+
+
+def end_variance(network, truth):
+    """The score of width w carries the exact Gaussian at t = 1 back to one of this variance: the ODE is linear."""
+    wrong, exact = network.problem.sigma_d**2, truth.problem.sigma_d**2
+    return (wrong + 0.001**2) * (exact + 0.06**2) / (wrong + 0.06**2)
+
+
+@pytest.mark.parametrize("law", [make_problem(), make_mixture([(1.0, 0.02, [[0.3]]), (2.5, 0.04, [[0.8]])])])
+def test_truth_has_no_divergence_and_norm_1(law, schedule):
+    truth = AnalyticalScoreNetwork(law, schedule)
+    subject = make_subject(truth, truth, ode_points=20, ode_samples=40)
+    assert metrics.ode_stray_fraction(subject).value == 0
+    for found, exact in ((metrics.ode_kl(subject), 0), (metrics.ode_norm(subject), 1)):
+        assert near(found, exact, 1) and found.standard_error < 2e-3  # all of it is the solver's
+    assert metrics.ode_kl(subject).number_of_points == 20 and metrics.ode_norm(subject).number_of_points == 40
+
+
+def test_samples_are_drawn_from_the_density_that_their_paths_give():
+    """A wrong width of a Gaussian, so wide that some are strays."""
+    truth = AnalyticalScoreNetwork(make_problem([[0.3]]), NARROW)
+    network = wrong_width(truth, 0.03)
+    start = truth.problem.sample_noised(NARROW.sigma(torch.ones(1_000).double()), seeded())
+    x, log_q = metrics.ode_samples(network, truth, start)
+    v = end_variance(network, truth)
+    u = (x - 0.3).flatten()
+    assert torch.allclose(log_q, -0.5 * (u**2 / v + math.log(2 * math.pi * v)), rtol=0, atol=2e-3)
+    assert near(Estimate.of_mean(u**2), v)
+    assert torch.allclose(metrics.ode_log_density(network, truth, x), log_q, rtol=0, atol=1e-2)
+    subject = make_subject(network, truth, ode_points=40, ode_samples=2_000)
+    radius = truth.problem.stray_radius * math.sqrt((0.01**2 + 0.001**2) / v)
+    beyond = 2 * Normal(0, 1).cdf(torch.tensor(-radius)).item()
+    assert beyond > 0.03 and near(metrics.ode_stray_fraction(subject), beyond) and near(metrics.ode_norm(subject), 1)
+
+
+def test_kl_of_a_wrong_width_is_the_closed_form():
+    """Unsymmetrised and hardly wrapped: the KL divergence of two isotropic Gaussians in two dimensions."""
+    truth = AnalyticalScoreNetwork(make_problem(permutation_symmetric=False), NARROW)
+    network = wrong_width(truth, 0.015)
+    ratio = (0.01**2 + 0.001**2) / end_variance(network, truth)
+    exact = ratio - 1 - math.log(ratio)
+    found = metrics.ode_kl(make_subject(network, truth, ode_points=1_000))
+    assert found.standard_error < 0.12 * exact and near(found, exact)
+
+
+def test_density_of_a_network_integrates_to_1_on_a_grid():
+    """A broad law and an untrained network: smooth, so the sum over the grid is exact to the solver's tolerance."""
+    schedule = ExponentialSchedule(sigma_min=0.1, sigma_max=0.2)
+    truth = AnalyticalScoreNetwork(make_problem(sigma_d=0.05), schedule)
+    network = make_subject(make_network(schedule), truth).precise
+    for parameter in network.parameters():
+        parameter.mul_(2)
+    axis = torch.arange(24).double() / 24
+    density = metrics.ode_log_density(network, truth, torch.cartesian_prod(axis, axis)[:, :, None]).exp()
+    assert density.mean().item() == pytest.approx(1, abs=1e-4)
+    assert density.std() > 0.1  # it is not the uniform one
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "reason"),
+    [
+        (lambda x, t: 100 * torch.sin(50 * x), 10, "needs more than 10 evaluations"),
+        (lambda x, t: x / 0, 20_000, "infinite or not a number"),
+    ],
+)
+def test_what_cannot_be_solved_gives_no_value(field, most, reason, truth, monkeypatch):
+    monkeypatch.setattr(metrics, "MAX_EVALUATIONS", most)
+    subject = make_subject(Given(truth, field), truth)
+    for metric in (metrics.ode_kl, metrics.ode_stray_fraction, metrics.ode_norm):
+        with pytest.raises(NoValue, match=reason):
+            metric(subject)

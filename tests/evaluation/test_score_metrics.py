@@ -1,0 +1,123 @@
+"""The error of the score, where it is known: against a constant error, a wrong width, and a network that remembers."""
+
+import math
+
+import pytest
+import torch
+from conftest import make_problem
+from networks import Zero, near
+from subjects import PROBLEMS, SCHEDULES, Given, make_subject, seeded, wrong_width
+
+from utils.evaluation import score_metrics as metrics
+from utils.evaluation.estimates import BINS, NoValue, Points, by_bin, points_at
+from utils.evaluation.registry import WHERE
+from utils.physics.noise_schedule import ExponentialSchedule
+from utils.physics.torus import wrap, wrapped_normal_log_density
+from utils.score.networks import AnalyticalScoreNetwork, EmpiricalScoreNetwork
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_constant_error_is_its_size_in_every_average(problem, schedule):
+    """Its path KL is rate times components times its square. All in float32, of a score up to 20 times as large."""
+    truth = AnalyticalScoreNetwork(problem, schedule)
+    subject = make_subject(Given(truth, lambda x, t: truth(x, t) + 0.3), truth, path_kl=500, per_bin=20)
+    estimate = metrics.path_kl(subject)
+    assert estimate.value == pytest.approx(math.log(200) * math.prod(problem.shape) * 0.09, rel=1e-5)
+    assert estimate.standard_error < 1e-5 and estimate.number_of_points == 500
+    for scalar, curve in (metrics.score_error(subject, "uniform"), metrics.score_error_median(subject, "uniform")):
+        assert scalar.value == pytest.approx(0.3, rel=1e-5)
+        assert curve.value == pytest.approx([0.3] * BINS, rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_path_kl_follows_from_the_excess_loss(schedule, symmetric):
+    """Without wrapping N is linear, D known: the path KL of a wrong sigma_d is a one-dimensional integral."""
+    truth = AnalyticalScoreNetwork(make_problem(permutation_symmetric=symmetric), schedule)
+    subject = make_subject(wrong_width(truth, 0.02), truth, path_kl=40_000, per_bin=1_000)
+    direct, from_loss = metrics.path_kl(subject), metrics.path_kl_from_loss(subject)
+    assert near(metrics.path_kl_disagreement(subject), 0)
+    assert abs(from_loss.value - direct.value) < 4 * math.hypot(from_loss.standard_error, direct.standard_error)
+    t = torch.linspace(0, 1, 20_001).double()
+    sigma, rate = schedule.sigma(t), schedule.sigma_dot(t)
+    width, wrong = 0.01**2 + sigma**2, 0.02**2 + sigma**2
+    exact = torch.trapezoid(2 * sigma * rate * width * (1 / wrong - 1 / width) ** 2, t).item()
+    assert near(direct, exact)
+    if isinstance(schedule, ExponentialSchedule):  # L x components x excess, and the weights are constant
+        assert from_loss.value == pytest.approx(schedule.rate * 2 * metrics.excess_loss(subject).value, rel=1e-5)
+
+
+@pytest.mark.parametrize("problem", [*PROBLEMS, make_problem(permutation_symmetric=False)])
+def test_truth_has_no_error_and_twice_the_truth_a_relative_one_of_1(problem, schedule):
+    truth = AnalyticalScoreNetwork(problem, schedule)
+    twice = make_subject(Given(truth, lambda x, t: 2 * truth(x, t)), truth, per_bin=40)
+    exact = make_subject(truth, truth, per_bin=40)
+    assert metrics.path_kl(exact)[:2] == metrics.excess_loss(exact)[:2] == (0, 0)
+    for where in WHERE:
+        for metric in (metrics.score_error, metrics.score_error_median):
+            assert metric(exact, where)[0][:2] == (0, 0)
+        assert metrics.score_error_relative(exact, where)[:2] == (0, 0)
+        assert metrics.score_error_relative(twice, where).value == pytest.approx(1, abs=1e-6)
+        size, curve = metrics.exact_score_size(twice, where)
+        assert metrics.score_error(twice, where)[0].value == pytest.approx(size.value, rel=1e-5)
+        points = points_at(where, truth, 40, twice.generator("score error"))
+        sizes = by_bin(truth(*points).square().mean((-2, -1))).mean(1).sqrt()
+        assert curve.value == pytest.approx(sizes.tolist(), rel=1e-5)
+
+
+def test_a_point_is_on_a_ridge_where_a_mode_weighs_less_than_e_squared_times_the_other(truth, monkeypatch):
+    """At x_2 = x_1 + r about 1/2 the squared distances from the modes differ by r: r / (2 width^2) nats."""
+    t = torch.full((BINS * 50,), 0.5)
+    nats = 10 * torch.rand(len(t), generator=seeded())
+    r = 2 * truth.problem.mode_widths(truth.schedule.sigma(t))[:, 0] ** 2 * nats
+    points = Points(torch.stack([0.5 - r / 2, 0.5 + r / 2], 1)[:, :, None], t)
+    monkeypatch.setattr(metrics, "points_at", lambda *_: points)
+    network = Given(truth, lambda x, t: truth(x, t) + torch.where(nats < 2, 0.3, 0.1)[:, None, None])
+    subject, on_ridge = make_subject(network, truth), int((nats < 2).sum())
+    for variant, number, error in (("on", on_ridge, 0.3), ("off", len(t) - on_ridge, 0.1)):
+        found = metrics.score_error_ridges(subject, variant, "noised")
+        assert found.number_of_points == pytest.approx(number, abs=1)  # rounding of float32
+        assert found.value == pytest.approx(error, rel=0.01)  # of one point on the wrong side
+    monkeypatch.undo()
+    single = AnalyticalScoreNetwork(make_problem([[0.4]]), truth.schedule)
+    for subject, variant in ((make_subject(truth, truth), "on"), (make_subject(single, single), "off")):
+        with pytest.raises(NoValue, match="a single mode, or too few points"):
+            metrics.score_error_ridges(subject, variant, "noised")
+
+
+def test_distance_from_memory_is_0_for_the_training_set_by_heart_and_1_for_the_truth(truth):
+    data, other = (truth.problem.sample(500, seeded(i)) for i in range(2))
+    by_heart = EmpiricalScoreNetwork(truth.problem.permuted(data), truth.schedule)
+    assert metrics.distance_from_memory(make_subject(by_heart, truth, training_set=data)).value == 0
+    assert metrics.distance_from_memory(make_subject(truth, truth, training_set=data)).value == 1
+    assert 0 < metrics.distance_from_memory(make_subject(by_heart, truth, training_set=other)).value < 1
+    noisy = AnalyticalScoreNetwork(truth.problem, ExponentialSchedule(sigma_min=0.05, sigma_max=0.2))
+    with pytest.raises(NoValue, match=r"wider than 0\.05 at all times"):
+        metrics.distance_from_memory(make_subject(noisy, noisy))
+
+
+def test_distance_from_memory_is_taken_where_the_noised_training_set_is(truth, monkeypatch):
+    """One point, a = (0.02, -0.01) from a mode, twice with its relabelling: E|N_e|^2 = 1 and, since nothing wraps or
+    overlaps, E|N|^2 = sigma^2 (|a|^2 / 2 + sigma^2) / width^4."""
+    monkeypatch.setattr(metrics, "MEMORY_TIMES", (0.3,))
+    subject = make_subject(
+        Zero(truth.schedule, (2, 1)), truth, training_set=torch.tensor([[[0.27], [0.74]]]), memory=3_000
+    )
+    variance = truth.schedule.sigma(torch.tensor(0.3)).item() ** 2
+    exact = variance * ((0.02**2 + 0.01**2) / 2 + variance) / (0.01**2 + variance) ** 2
+    found = metrics.distance_from_memory(subject)
+    assert near(found, 1 / (1 + exact)) and found.standard_error < 0.0125 and found.number_of_points == 3_000
+
+
+@pytest.mark.parametrize("centre", [0.5, 0.0])
+def test_empirical_score_is_the_gradient_of_the_mixture_of_kernels(centre, schedule):
+    """Across the seam as well."""
+    centres = centre + 0.02 * torch.randn(20, 2, 2, generator=seeded()).double()
+    x, t = centre + 0.02 * torch.randn(10, 2, 2, generator=seeded(1)).double(), torch.full((10,), 0.45).double()
+    x.requires_grad_()
+    sigma, network = schedule.sigma(t)[:, None, None, None], EmpiricalScoreNetwork(wrap(centres), schedule)
+    kernels = wrapped_normal_log_density(x[:, None] - centres, sigma).sum((-2, -1))
+    (score,) = torch.autograd.grad(kernels.logsumexp(1).sum(), x)
+    assert torch.allclose(network(wrap(x), t), sigma[:, 0] * score, rtol=1e-9, atol=1e-11)
+    with pytest.raises(ValueError, match="narrower"):
+        network(x, t + 0.5)

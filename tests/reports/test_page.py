@@ -1,0 +1,281 @@
+"""The comparison page: what its HTML says, and how it behaves in a browser."""
+
+import dataclasses
+import json
+import math
+import re
+
+import pytest
+from analysed import FACTS, FRAMES, SAMPLING, Page, write_run
+from chromium import EXECUTABLE, Chromium
+from PIL import Image
+
+from utils.evaluation.estimates import Estimate
+from utils.evaluation.registry import METRICS
+from utils.reports.page import write_page
+
+HOSTILE = "<script>alert(1)</script> & \"quoted\" 'name'"
+
+
+def numbers(path_kl, strays=0.5, w2=0.1):
+    return {"path_kl": path_kl, "stray_fraction": strays, "wasserstein_2": w2}
+
+
+@pytest.fixture
+def read(tmp_path):
+    return lambda: Page(write_page(tmp_path)[0])
+
+
+def test_the_best_is_the_best_method_and_neither_control_nor_oracle(tmp_path, read):
+    write_run(tmp_path, "analytical", numbers(0.0, 0.0, 0.0))
+    write_run(tmp_path, "told_regularizer", numbers(0.1, 0.01, 0.01), oracle=True)
+    write_run(tmp_path, "no_regularizer", numbers(0.3, 0.02, 0.4))
+    write_run(tmp_path, "good_regularizer", numbers(0.2, 0.02, 0.5))
+    page = read()
+    best = {row[0]: ["best: " in cell for cell in row[1:]] for row in page.tables[0][1:]}
+    assert best == {
+        "analytical control": [False, False, False],
+        "no_regularizer": [False, True, True],  # the first of them is a tie
+        "good_regularizer": [True, True, False],
+        "told_regularizer oracle": [False, False, False],
+    }
+    assert page.attributes("class", "td") == ["best"] * 4
+
+
+@pytest.mark.parametrize(
+    ("better", "values", "first_is_best"),
+    [
+        ("lower", [0.2, 0.3], True),
+        ("higher", [0.3, 0.2], True),
+        ("closer to 1", [1.05, 0.9], True),
+        ("closer to 1", [0.95, 1.1], True),
+        ("closer to 0", [0.1, -0.2], True),
+        ("closer to 0", [-0.1, 0.2], True),
+        ("lower", [0.2, math.nan], False),  # alone among those that have a value
+        ("lower", [0.2, -math.inf], False),
+        (None, [0.2, 0.3], False),
+    ],
+)
+def test_what_is_better_is_what_the_metric_says(tmp_path, read, monkeypatch, better, values, first_is_best):
+    monkeypatch.setitem(METRICS, "path_kl", dataclasses.replace(METRICS["path_kl"], better=better))
+    for name, value in zip(("good_regularizer", "no_regularizer"), values, strict=True):
+        write_run(tmp_path, name, {"path_kl": value})
+    page = read()
+    assert ["best: " in page.row(name)[1] for name in ("good", "no_")] == [first_is_best, False]
+
+
+def test_runs_and_pictures_stand_in_their_order_and_versions_with_their_runs(tmp_path, read):
+    for name, version in (("b_regularizer", "2"), ("no_regularizer", "1"), ("a_regularizer", "1"), ("analytical", "1")):
+        folder = write_run(tmp_path, name, numbers(0.1), code_version=f"version{version}").folder
+        for picture in ("maps", "an_idea", "score_error"):
+            Image.new("RGB", (30, 20), "white").save(folder / f"{picture}.png")
+        (folder / "._maps.png").write_bytes(b"what macOS writes beside a file")
+    page = read()
+    first = [row[0].split()[0] for row in page.tables[0][1:]]
+    assert first == ["analytical", "no_regularizer", "a_regularizer", "b_regularizer"]
+    order = ("samples", "score_error", "maps", "an_idea")
+    assert page.attributes("src", "img") == [f"{name}/run1/{picture}.png" for name in first for picture in order]
+    assert "version1 (analytical; no_regularizer; a_regularizer) version2 (b_regularizer)" in page.text
+    assert write_page(tmp_path)[1] == []
+
+
+def test_what_is_missing_is_a_dash_with_its_reason(tmp_path, read):
+    write_run(tmp_path, "odd_regularizer", {"stray_fraction": 0.5}, left_out={"path_kl": "the score diverges"})
+    write_run(tmp_path, "no_regularizer", {"path_kl": 0.3})
+    page = read()
+    assert page.row("odd")[1] == "– the score diverges"  # noqa: RUF001
+    assert page.row("no_")[2] == "– no value"  # noqa: RUF001
+
+
+def test_what_is_infinite_or_no_number_is_shown_as_such(tmp_path, read):
+    write_run(tmp_path, "no_regularizer", numbers(math.nan, math.inf, -math.inf))
+    assert read().row("no_")[1:] == ["not a number", "inf", "-inf"]
+
+
+def test_a_fraction_is_shown_in_percent_and_sorted_as_it_is(tmp_path, read):
+    write_run(tmp_path, "no_regularizer", numbers(0.3, Estimate(0.0213, 0.0014, 10, (0.0187, 0.0243))))
+    page = read()
+    assert page.row("no_")[2] == "2.13 ± 0.28" and page.attributes("data-value", "td")[1] == "0.0213"
+    assert page.row("experiment")[2] == "strays %, ↓ lower is better" and "Unit: %." in page.text
+
+
+def test_the_page_of_an_empty_folder_says_so(read):
+    assert "No experiment has been analysed yet" in read().text
+
+
+def test_what_a_reader_should_know_first_is_said(tmp_path, read):
+    write_run(tmp_path, "no_regularizer", numbers(0.3))
+    page = read()
+    assert "analysed in 3.2 s" in page.text and "Know first" not in page.text
+    assert "not all sampled in the same way" not in page.text and "different problems" not in page.text
+    more = SAMPLING.model_dump() | {"number_of_samples": 50}
+    write_run(tmp_path, "other", numbers(0.3), sampling=more, checkpoint="last.ckpt")
+    page = Page(write_page(tmp_path, ["a note"])[0])
+    assert "not all sampled in the same way" in page.text and "number of samples 50" in page.text
+    assert (
+        "Know first a note other: best.ckpt is damaged or missing, these are the weights of the last epoch" in page.text
+    )
+
+
+def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path):
+    folder = write_run(tmp_path, "no_regularizer", numbers(0.3)).folder
+    write_run(tmp_path, "broken", numbers(0.3))
+    for name in ("broken/run1/metrics.json", "sweeps/idea/table.json", "no_regularizer/run1/score_error.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'{"metrics": {')
+    (folder / "maps.png").write_bytes((folder / "samples.png").read_bytes()[:20])
+    path, problems = write_page(tmp_path)
+    page = Page(path)
+    for name in ("broken/run1/metrics.json", "sweeps/idea/table.json", "run1/maps.png", "run1/score_error.png"):
+        assert f"{name}: " in page.text and any(f"{name}: " in problem for problem in problems)
+    assert len(problems) == 4 and page.row("no_")[1] == "0.300 ± 0.020"
+
+
+def test_a_file_that_lacks_something_that_the_page_needs_is_named(tmp_path, read):
+    for fact in FACTS:
+        path = write_run(tmp_path, "no_regularizer", numbers(0.3), run=f"without {fact}").folder / "metrics.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in content.items() if key != fact}))
+    problems = write_page(tmp_path)[1]
+    assert all(re.search(r"without (\w+)/metrics.json: not readable \(no '\1'\); analyse", line) for line in problems)
+    assert len(problems) + len(read().tables[0]) - 1 == len(FACTS)
+
+
+def test_runs_of_two_problems_have_a_table_each_also_where_the_base_has_changed_between(tmp_path, read):
+    """An older record then says that its problem is the base's, and so does the newer one."""
+    other = FACTS["problem"] | {"toy_problem": FACTS["problem"]["toy_problem"] | {"sigma_d": 0.02}}
+    write_run(tmp_path, "analytical", numbers(0.0))
+    write_run(tmp_path, "no_regularizer", numbers(0.2), problem=other)
+    page = read()
+    assert [[row[0] for row in table[1:]] for table in page.tables[::2][:2]] in (
+        [["analytical control"], ["no_regularizer"]],
+        [["no_regularizer"], ["analytical control"]],
+    )
+    assert "These runs are of 2 different problems" in page.text
+
+
+def test_text_stays_text_and_addresses_are_quoted(tmp_path, read):
+    folder = "a <b> #1 50% 'x' \"y\" ü:?"
+    difference = {
+        "<script>alert(2)</script>": [None, "<img src=x onerror=alert(3)>"],
+        "regularizer.weight": [None, 0.01],
+    }
+    write_run(tmp_path, HOSTILE, numbers(0.3), folder, video=True, configuration_difference=difference)
+    page = read()
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("script") == 1 and "b" not in tags
+    assert HOSTILE in page.text and "<img src=x onerror=alert(3)>" in page.text
+    assert ["regularizer.weight", "null", "0.01"] in page.tables[-1]
+    quoted = "a%20%3Cb%3E%20%231%2050%25%20%27x%27%20%22y%22%20%C3%BC%3A%3F/run1/"
+    assert set(page.attributes("src", "img", "video")) == {quoted + "samples.png", quoted + "score_field.mp4"}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser with a page of six runs: one has no video, one a damaged one, one a hostile name."""
+    if EXECUTABLE is None:
+        pytest.skip("there is no Chromium to open the page with")
+    output = tmp_path_factory.mktemp("page") / "an output #1"
+    write_run(output, "analytical", numbers(0.0, 0.0), video=True)
+    write_run(output, "no_regularizer", numbers(10.0, 0.3), video=True)
+    write_run(output, HOSTILE, numbers(9.0, math.nan), "hostile", video=True)
+    write_run(output, "consistency_with_analytical_guide_regularizer", numbers(2e-5, math.inf), oracle=True)
+    write_run(output, "w" * 80, numbers(30.0, 0.2), "w", video=True, configuration_difference={"k" * 80: [1, "v" * 80]})
+    broken = write_run(output, "x_regularizer", {}, left_out={"path_kl": "it diverges"}).folder
+    (broken / "score_field.mp4").write_bytes(b"no video")
+    Image.new("RGB", (1500, 20), "white").save(output / "marginal_distribution.png")
+    page, _ = write_page(output)
+    with Chromium() as browser:
+        browser.resize(1280)
+        browser.open(page)
+        browser.wait_for(f"{VIDEOS}.length == 4 && {VIDEOS}.every(v => v.readyState >= 2)")
+        yield browser
+        assert browser.complaints == []
+        assert all(url.startswith((output.as_uri() + "/", "data:,")) for url in browser.requests), browser.requests
+
+
+VIDEOS = "[...document.querySelectorAll('video')].filter(v => !v.error)"
+FIRST_COLUMN = "[...document.querySelectorAll('.sortable tbody tr')].map(row => row.cells[0].innerText.slice(0, 5))"
+SORTING = "[...document.querySelectorAll('.sortable thead th')].map(th => th.getAttribute('aria-sort'))"
+COLUMN = "document.querySelectorAll('.sortable thead button')"
+
+
+def frames(browser):
+    """Which frame each video shows."""
+    browser.wait_for(f"{VIDEOS}.every(v => !v.seeking)")
+    return [math.floor(10 * time) for time in browser.evaluate(f"{VIDEOS}.map(v => v.currentTime)")]
+
+
+def test_every_picture_and_video_loads_and_one_that_cannot_be_played_says_so(browser):
+    browser.evaluate("[...document.images].forEach(image => { image.loading = 'eager' })")
+    browser.wait_for("document.images.length == 7 && [...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert browser.evaluate(f"{VIDEOS}.every(v => v.muted && v.playsInline && v.paused)")
+    assert browser.evaluate("[...document.images].every(i => i.alt.length > 10)")
+    missing = "[...document.querySelectorAll('.missing')].filter(p => !p.hidden).map(p => p.innerText).sort()"
+    said = ["There is no score_field.mp4 of this run.", "score_field.mp4 cannot be played."]
+    assert browser.evaluate(missing) == said
+
+
+def test_the_slider_moves_all_videos_also_by_the_keyboard(browser):
+    for t in (0.5, 1.0, 0.2, 0.0):
+        browser.evaluate(f"{{ time.value = {t}; time.dispatchEvent(new Event('input')) }}")
+        assert frames(browser) == [round(t * (FRAMES - 1))] * 4
+        assert browser.evaluate("now.innerText") == f"{t:.2f}"
+    browser.evaluate("time.focus()")
+    for key, frame in (("End", FRAMES - 1), ("Home", 0), ("ArrowRight", 1), ("ArrowRight", 2)):
+        browser.press(key)
+        assert frames(browser) == [frame] * 4
+    assert browser.evaluate("time.getAttribute('aria-valuetext')") == "t = 0.07"
+
+
+def test_one_button_plays_and_pauses_all_videos(browser):
+    browser.evaluate("{ time.value = 0; time.dispatchEvent(new Event('input')); play.focus() }")
+    browser.press("Enter")
+    browser.wait_for(f"{VIDEOS}.every(v => !v.paused && v.currentTime > 0.4)")
+    assert browser.evaluate("play.innerText") == "Pause"
+    browser.press("Enter")
+    browser.wait_for(f"{VIDEOS}.every(v => v.paused)")
+    shown = frames(browser)
+    assert len(set(shown)) == 1 and browser.evaluate("play.innerText") == "Play"
+    assert browser.evaluate("Number(now.innerText)") == pytest.approx(shown[0] / (FRAMES - 1), abs=0.005)
+    browser.evaluate("play.click()")
+    browser.wait_for(f"play.innerText == 'Play' && {VIDEOS}.every(v => v.paused)")  # it stops at the end
+    assert frames(browser) == [FRAMES - 1] * 4
+
+
+def test_columns_sort_as_numbers_both_ways_and_by_keyboard(browser):
+    browser.evaluate(f"{COLUMN}[1].click()")
+    assert browser.evaluate(FIRST_COLUMN) == ["analy", "consi", "<scri", "no_re", "wwwww", "x_reg"]  # 0, 2e-5, 9, ...
+    assert browser.evaluate(SORTING) == ["none", "ascending", "none", "none"]
+    browser.evaluate(f"{COLUMN}[1].focus()")
+    browser.press("Enter")
+    assert browser.evaluate(FIRST_COLUMN) == ["wwwww", "no_re", "<scri", "consi", "analy", "x_reg"]
+    assert browser.evaluate(SORTING) == ["none", "descending", "none", "none"]
+    for order in (["analy", "wwwww", "no_re"], ["no_re", "wwwww", "analy"]):
+        browser.evaluate(f"{COLUMN}[2].click()")
+        shown = browser.evaluate(FIRST_COLUMN)  # what is infinite, no number or missing comes last, both ways
+        assert shown[:3] == order and shown[-1] == "x_reg"
+    browser.evaluate(f"{COLUMN}[0].click()")
+    assert browser.evaluate(FIRST_COLUMN)[1:] == ["analy", "consi", "no_re", "wwwww", "x_reg"]
+
+
+def test_a_columns_definition_shows_in_focus_and_escape_closes_it(browser):
+    browser.evaluate(f"{COLUMN}[2].focus()")
+    assert METRICS["stray_fraction"].definition in browser.evaluate("explanation.innerText")
+    browser.press("Escape")
+    assert browser.evaluate("explanation.hidden")
+    described = "document.getElementById(button.getAttribute('aria-describedby')).innerText.length > 0"
+    assert browser.evaluate(f"[...document.querySelectorAll('[aria-describedby]')].every(button => {described})")
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1280, 3), (400, 1)])
+def test_the_page_fits_the_window_and_tables_scroll_inside(browser, width, columns):
+    browser.resize(width)
+    browser.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    assert browser.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    lefts = "new Set([...document.querySelectorAll('.videos figure')].map(f => f.getBoundingClientRect().left)).size"
+    assert browser.evaluate(lefts) == columns
+    sticky = "document.querySelector('.sortable').parentElement"
+    browser.evaluate(f"{sticky}.scrollLeft = 1000")
+    offset = f"{sticky}.querySelector('tbody th').getBoundingClientRect().left - {sticky}.getBoundingClientRect().left"
+    assert browser.evaluate(offset) == pytest.approx(1, abs=1)  # the first column stays

@@ -1,0 +1,120 @@
+"""The schema of a configuration: what follows from what, and which settings tell trainings apart."""
+
+import json
+from typing import Literal
+
+import pytest
+import torch
+import yaml
+
+from utils.runs.configuration import Configuration, Data, difference, flat
+from utils.runs.loading import configure, read_configuration
+from utils.runs.run import ANALYTICAL, find_experiments
+from utils.score.regularizers import Regularizer
+
+POSITIONS = "toy_problem.equilibrium_relative_coordinates"
+BASE = configure("fokker_planck_regularizer")
+
+
+def key(*overrides):
+    return configure("fokker_planck_regularizer", overrides).key()
+
+
+@pytest.mark.parametrize("experiment", find_experiments())
+def test_configuration_written_is_the_one_read(experiment, tmp_path):
+    configuration = configure(experiment, ["optimizer.learning_rate=1.2345678901234567e-5", f"{POSITIONS}=[[0.1]]"])
+    configuration.write(tmp_path / "config.yaml")
+    assert read_configuration(tmp_path / "config.yaml") == configuration
+
+
+def test_run_begun_before_there_were_other_laws_is_readable(tmp_path):
+    """Its config.yaml names no type of the problem; nothing else differs."""
+    content = BASE.as_dict()
+    del content["toy_problem"]["type"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    before = read_configuration(tmp_path / "config.yaml")
+    assert before == BASE and before.key() == BASE.key() and difference(before, BASE) == {}
+
+
+def test_true_score_is_symmetric_where_the_network_is(tmp_path):
+    for switch in (True, False):
+        word = f"score_network.permutation_equivariant={str(switch).lower()}"
+        for more in ([], [f"toy_problem.permutation_symmetric={str(switch).lower()}"]):
+            configuration = configure("no_regularizer", [word, *more])
+            assert configuration.toy_problem.permutation_symmetric is switch
+            assert configuration.score_network.permutation_equivariant is switch
+        configuration.write(tmp_path / "config.yaml")
+        assert read_configuration(tmp_path / "config.yaml") == configuration
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = BASE.build_network().state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    for overrides, equal in ((["max_epochs=5", "data.batch_size=3"], True), (["seed=1235"], False)):
+        other = configure("no_regularizer", overrides).build_network().state_dict()
+        assert all(torch.equal(first[name], other[name]) == equal for name in first)
+
+
+def test_every_setting_but_pictures_and_device_enters_the_key():
+    plain, others = flat(BASE.as_dict()), set()
+    words = {"true": "false", "advective": "score_fpe", "noised": "uniform", "dimensionless": "none", "cpu": "auto"}
+    words |= {"exact": "hutchinson", "null": "5", "plateau": "{type: constant}", "[[0.25], [0.75]]": "[[0.25], [0.5]]"}
+    words |= {"exponential": "{type: linear, sigma_min: 0.001, sigma_max: 0.2}"}  # the same numbers
+    words |= {"fokker_planck": "{type: consistency, weight: 1, points: uniform}"}
+    for name in plain.keys() - {"toy_problem.type", "toy_problem.permutation_symmetric"}:  # the latter is the network's
+        value = plain[name]
+        text = words.get(json.dumps(value).strip('"')) or (1.1 * value if isinstance(value, float) else value + 1)
+        if key(f"{name.removesuffix('.type')}={text}") == BASE.key():
+            others.add(name)
+    assert others == {"score_viewer.every_n_epochs", "score_viewer.field_every_n_epochs", "accelerator"}
+    one = f"{{weight: 1, sigma_d: 0.01, {POSITIONS[12:]}: [[0.25], [0.75]]}}"
+    assert key(f"toy_problem={{type: gaussian_mixture, gaussians: [{one}]}}") != BASE.key()
+
+
+def test_key_is_of_the_values_however_they_are_written_without_the_blocks_that_are_left_out():
+    assert key("regularizer.second_derivatives=exact", "regularizer.burn_in_epochs=0") == BASE.key()
+    assert key("regularizer.weight=1") == key("regularizer.weight=1.0") == key("regularizer={weight: 1e+0}")
+    assert len(BASE.key()) == 16 and set(BASE.key()) <= set("0123456789abcdef")
+    assert configure("fokker_planck_regularizer", ["seed=1"]).key("seed") == BASE.key("seed") != BASE.key()
+    assert BASE.key("seed", "regularizer") == configure("consistency_regularizer").key("seed", "regularizer")
+
+
+def test_setting_that_is_added_with_a_default_changes_no_key():
+    """So what was trained before is still known as the same."""
+
+    class MoreData(Data):
+        repetitions: int = 1
+
+    class Later(Configuration):
+        data: MoreData
+        clipping: float | None = None
+
+    content = BASE.as_dict()
+    later = Later.model_validate(content)
+    assert later.as_dict() != content and later.key() == BASE.key()
+    for change in ({"clipping": 1.0}, {"data": content["data"] | {"repetitions": 2}}):
+        assert Later.model_validate(content | change).key() != BASE.key()
+
+
+def test_regularizer_that_is_defined_is_known_at_once():
+    class Smoothness(Regularizer):
+        type: Literal["smoothness"] = "smoothness"
+        order: int = 1
+
+    class Now(Configuration):
+        """The same fields, with the regularizers that there are now."""
+
+    block = {"type": "smoothness", "weight": 0.5, "points": "uniform"}
+    configuration = Now.model_validate(BASE.as_dict() | {"regularizer": block})
+    assert configuration.regularizer == Smoothness(weight=0.5, points="uniform")
+    assert Now.model_validate(configuration.as_dict()) == configuration
+
+
+def test_difference_names_what_is_only_in_one_of_two():
+    before = configure(ANALYTICAL)
+    now = configure(ANALYTICAL, ["seed=1", "scheduler={type: constant}"])
+    types = {"scheduler.type": ("plateau", "constant"), "scheduler.patience": (10, None)}
+    assert difference(before, now) == types | {"seed": (1234, 1), "scheduler.factor": (0.9, None)}

@@ -1,0 +1,204 @@
+"""From YAML to a configuration: how words are read, how layers merge, and how each mistake is named in a line."""
+
+import pytest
+
+from utils.files import UserError
+from utils.runs.loading import configure, read_configuration, read_yaml
+
+BASE, SPECIFIC = "training/base_config.yaml", "training/no_regularizer/specific_config.yaml"
+POSITIONS, GAUSSIANS = "toy_problem.equilibrium_relative_coordinates", "toy_problem.gaussians"
+TAGS, LEVELS = "tags (!name) are not read; write a plain value", "more than 20 levels"
+ALIASES = "aliases (*name) are not read; write the value out"
+INVALID, FORM = "the value is not valid YAML", "should be key=value, for example regularizer.weight=1e-3"
+UNKNOWN, INTEGER, BOOLEAN = "unknown key, given", "should be a valid integer, given", "should be a valid boolean, given"
+CODE = "!!python/object/apply:os.mkdir [marker]"
+E_ACUTE = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+
+# one override or several, then how the line starts, or the lines, after "command line: "
+OVERRIDES = {
+    # keys
+    "sed=1": "sed: unknown key (did you mean seed?), given 1",
+    "data.batchsize=1": "data.batchsize: unknown key (did you mean batch_size?), given 1",
+    f"{GAUSSIANS}=[]": f"{GAUSSIANS}: {UNKNOWN} []",  # of the other type; the name of a class is no key
+    "data={true: 2, 1: 3}": (f"data.1: {UNKNOWN} 3", f"data.true: {UNKNOWN} 2"),
+    'data={"a\\nb": 2}': rf"data.a\nb: {UNKNOWN} 2",
+    "data={[1]: 2}": "data: a key is no word",
+    ("data.batch_size=5", "data={batch_size: 6}"): "data.batch_size: given twice",
+    ("regularizer=null", "regularizer.weight=1"): "regularizer.weight: given twice",
+    ("regularizer.weight=1", "regularizer=null"): "regularizer: given twice",
+    "data={batch_size: 1, batch_size: 2}": "data: found duplicate key batch_size",
+    # blocks and their types
+    "noise_schedule.type=linear": ("noise_schedule.sigma_max: missing", "noise_schedule.sigma_min: missing"),
+    "regularizer.weight=1": "regularizer.type: missing; no regularizer is set whose keys could be changed, so give its",
+    "scheduler.type=cosin": "scheduler.type: should be one of 'plateau', 'cosine', 'constant', given \"cosin\"",
+    ("scheduler.type=cosine", "scheduler.patience=3"): f"scheduler.patience: {UNKNOWN} 3",
+    "toy_problem.type=gauss": "toy_problem.type: should be one of 'gaussian', 'gaussian_mixture', given \"gauss\"",
+    "toy_problem.type=gaussian_mixture": f"{GAUSSIANS}: missing",
+    "toy_problem=[]": "toy_problem: should be a valid dictionary",
+    "score_network=null": "score_network: should be a valid dictionary",
+    # values
+    "seed=x": f'seed: {INTEGER} "x"',
+    'seed="5"': f'seed: {INTEGER} "5"',
+    "seed=1" + "0" * 5000: f'seed: {INTEGER} "1000',
+    "seed=${data.batch_size}": f'seed: {INTEGER} "${{data.batch_size}}"',
+    "max_epochs=1e3": f"max_epochs: {INTEGER} 1000.0",
+    "data.batch_size.x=3": f'data.batch_size: {INTEGER} {{"x": 3}}',
+    **{f"data.fresh_noise={word}": f'data.fresh_noise: {BOOLEAN} "{word}"' for word in ("yes", "no")},
+    "seed=99999999999999999999": "seed: should be less than 9223372036854775808, given 99999999999999999999",
+    "optimizer.weight_decay=.nan": "optimizer.weight_decay: should be a finite number, given NaN",
+    "noise_schedule.sigma_min=0.2": "noise_schedule: sigma_min must be smaller than sigma_max, given {",
+    # the law
+    f"{POSITIONS}=[0.1, 0.2]": (f"{POSITIONS}.0: should be a valid tuple", f"{POSITIONS}.1: should be a valid tuple"),
+    f"{POSITIONS}=[[0.0], [0.9999999999]]": f"{POSITIONS}: two atoms sit at the same place",
+    "toy_problem={type: gaussian_mixture, gaussians: []}": f"{GAUSSIANS}: ",
+    "toy_problem={type: gaussian_mixture, gaussians: [{weight: 0, sigma_d: 1}]}": (
+        f"{GAUSSIANS}.0.equilibrium_relative_coordinates: missing",
+        f"{GAUSSIANS}.0.weight: should be greater than 0, given 0",
+    ),
+    ("score_network.permutation_equivariant=false", "toy_problem.permutation_symmetric=true"): (
+        "toy_problem.permutation_symmetric: should equal score_network.permutation_equivariant, given true"
+    ),
+    "score_network.permutation_equivariant=3": f"score_network.permutation_equivariant: {BOOLEAN} 3",
+    # words that are no settings
+    **{word: f"{word}: {FORM}" for word in ("seed", "", "=1", "data[0]=1")},
+    "se\ned=1": rf"se\ned=1: {FORM}",
+    "a" + ".a" * 3000 + "=1": "a.a.a.a",
+    "seed=\x1b[31m": rf"seed=\x1b[31m: {INVALID}",
+    "seed=\udcff": rf"seed=\udcff: {INVALID}",  # a byte of the command line that is no UTF-8
+    "seed=[1": f"seed=[1: {INVALID}",
+    "seed=" + "{a: " * 30 + "1" + "}" * 30: f"seed: {LEVELS}",
+    "seed=" + "[" * 40_000: f"seed: {LEVELS}",  # where nodes are built by recursion, this would end Python itself
+    "seed=&a [*a]": f"seed: {ALIASES}",
+    "seed=!!int 5": f"seed: {TAGS}",
+}
+
+
+def complaint(overrides=(), experiment="no_regularizer"):
+    with pytest.raises(UserError) as caught:
+        configure(experiment, overrides)
+    lines = str(caught.value).split("\n")
+    assert all(line.isprintable() and len(line) < 400 for line in lines)
+    return sorted(lines)
+
+
+@pytest.mark.parametrize("overrides", OVERRIDES, ids=lambda given: str(given)[:60])
+def test_bad_override_is_named_in_a_line_as_it_was_written(overrides):
+    said, starts = complaint([overrides] if isinstance(overrides, str) else overrides), OVERRIDES[overrides]
+    for line, start in zip(said, [starts] if isinstance(starts, str) else starts, strict=True):
+        assert line.startswith(f"command line: {start}")
+
+
+# what a file holds, then the one line after its name
+CONTENTS = {
+    "a comment": ("# nothing\n", ": should hold `key: value` pairs, but is empty"),
+    "a list": ("- 1\n- 2\n", ": should hold `key: value` pairs, given a list"),
+    "a tab": ("data:\n\tbatch_size: 1\n", ", line 2: found character that cannot start any token"),
+    "a key twice": ("data:\n  batch_size: 1\n  batch_size: 1\n", ", line 3: found duplicate key batch_size"),
+    "a block as a key": ("seed: 1\n? {a: 1}\n: 2\n", ", line 2: a key is no word"),
+    "zeros": (bytes(100), ": unacceptable character #x0000"),
+    "Latin-1": (f"{E_ACUTE}: 1\n".encode("latin-1"), ": 'utf-8' codec can't decode byte 0xe9"),
+    "a deep nest": ("seed: 1\ndata: " + "[" * 30 + "]" * 30, f", line 2: {LEVELS}"),
+    "a nest without end": ("[" * 100_000, f", line 1: {LEVELS}"),
+    "an alias": ("seed: &a 1\nmax_epochs: *a\n", f", line 2: {ALIASES}"),
+    "code": (f"seed: 1\nregularizer: {CODE}\n", f", line 2: {TAGS}"),
+    "a tag of YAML": ("seed: 1\nmax_epochs: !!int 5\n", f", line 2: {TAGS}"),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_file_that_is_no_configuration_is_named_with_the_line(training, monkeypatch, content):
+    monkeypatch.chdir(training)  # where a marker would be
+    written, rest = CONTENTS[content]
+    for path in (training.parent / SPECIFIC, training.parent / BASE):
+        path.write_bytes(written if isinstance(written, bytes) else written.encode())
+        (said,) = complaint()
+        assert said.startswith(f"{path}{rest}")
+    assert not (training / "marker").exists()
+
+
+def test_every_fault_gets_its_line_with_the_layer_that_it_is_from(training):
+    (training.parent / SPECIFIC).write_text("data: {batch_size: a}\nregularizer: null\nmax_epochs: 0\n")
+    assert complaint(["sed=1", "max_epochs=-1"]) == [
+        "command line: max_epochs: should be greater than or equal to 1, given -1",
+        "command line: sed: unknown key (did you mean seed?), given 1",
+        f'{SPECIFIC}: data.batch_size: {INTEGER} "a"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "start"),
+    [
+        (BASE, "  batch_size: 512", "", "data.batch_size: missing"),
+        (BASE, "type: plateau", "typ: plateau", "scheduler.type: missing; no scheduler is set"),
+        (BASE, "permutation_equivariant: true", "", "score_network.permutation_equivariant: missing"),
+        (SPECIFIC, "regularizer: null", "sede: 1", "sede: unknown key (did you mean seed?), given 1"),
+        (SPECIFIC, "regularizer: null", f"{E_ACUTE}: 1", f"{E_ACUTE}: {UNKNOWN} 1"),
+    ],
+)
+def test_bad_setting_in_a_file_is_named_with_the_file(training, file, old, new, start):
+    path = training.parent / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old)
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    (said,) = complaint(["max_epochs=5", "optimizer.weight_decay=0"])
+    assert said.startswith(f"{file}: {start}")
+
+
+def test_file_that_is_a_folder_or_not_there_is_named(training):
+    path = training.parent / SPECIFIC
+    path.unlink()
+    with pytest.raises(UserError, match=f"^{path}: No such file or directory$"):
+        read_configuration(path)
+    path.mkdir()
+    assert complaint() == [f"{path}: Is a directory"]
+
+
+WORDS = {  # as they stand in a file -> as they are read
+    **{"010": 10, "+5": 5, "1e-3": 0.001, "1E5": 1e5, "5.": 5.0, "-.5": -0.5, "-.inf": -float("inf"), "5  # five": 5},
+    **{
+        "true": True,
+        "False": False,
+        "TRUE": True,
+        "null": None,
+        "~": None,
+        "": None,
+        "Null": None,
+        "9" * 99: 10**99 - 1,
+    },
+    **{
+        word: word
+        for word in ("yes", "no", "on", "Off", "y", "N", "tRue", "0x10", "0o17", "1_000", "1:30", "2020-01-01")
+    },
+    **{word: word for word in ("1e", "e5", "1.2.3", "--1", ".", "inf", "nan", "a b", "=", "<<", "9" * 101, E_ACUTE)},
+    **{"'5'": "5", '"true"': "true", "''": "", '"\\u0041"': "A", "|\n    5\n": "5\n", "[]": [], "{}": {}},
+    **{"[1, a, ~, [.5]]": [1, "a", None, [0.5]], "{a: 1, 2: yes}": {"a": 1, "2": "yes"}},
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_without_quotes_are_numbers_true_false_null_or_text(tmp_path, word):
+    """As in YAML 1.2: octal, hexadecimal and base 60 numbers, yes and no, and dates are text."""
+    for mark in ("", "\ufeff"):  # a byte order mark, as some editors write it
+        (tmp_path / "a.yaml").write_text(f"{mark}key: {word}\n", encoding="utf-8")
+        found = read_yaml(tmp_path / "a.yaml")["key"]
+        assert found == WORDS[word] and type(found) is type(WORDS[word])
+
+
+def test_layers_merge_deeply_and_the_last_word_counts(training):
+    text = "regularizer: null\ndata: {batch_size: 7, training_set_size: 70}\nseed: 7\n"
+    (training.parent / SPECIFIC).write_text(text)
+    plain, ours = configure("analytical"), configure("no_regularizer", ["data={batch_size: 8}", "max_epochs=010"])
+    data = plain.data.model_copy(update={"batch_size": 8, "training_set_size": 70})
+    assert ours == plain.model_copy(update={"seed": 7, "max_epochs": 10, "data": data})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["scheduler.type=constant"], {"type": "constant"}),
+        (["scheduler={type: constant}"], {"type": "constant"}),
+        (["scheduler.type=plateau", "scheduler.patience=3"], {"type": "plateau", "patience": 3, "factor": 0.9}),
+    ],
+)
+def test_another_type_discards_the_keys_of_the_old_one(overrides, expected):
+    assert configure("no_regularizer", overrides).scheduler.model_dump() == expected

@@ -110,7 +110,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict, path: Any, storage_options: Any = None) -> None:
         content = io.BytesIO()  # torch's own writer does not say why a full disk took no more
         torch.save(checkpoint, content)
-        with atomic_write(path) as temporary:
+        with atomic_write(Path(path)) as temporary:
             temporary.write_bytes(content.getbuffer())
 
 

@@ -215,7 +215,7 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple[Any, C
             address = stack.enter_context(local_cluster(min(options.workers or CPU_COUNT, runs)))
         try:
             client = stack.enter_context(Client(address))
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:  # TypeError: tls without certificates
             raise UserError(f"--scheduler {options.scheduler}: {error}") from error
         if not client.nthreads():
             print("No worker is there yet; the runs wait for one.", file=sys.stderr)

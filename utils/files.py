@@ -18,7 +18,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     An OSError without a file name (a full disk), or with the temporary one, gets `path` as its file name.
     """
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix stays, so writers know the format
     try:

@@ -35,8 +35,6 @@ class AnySubclass:
         self.default = default
 
     def __get_pydantic_core_schema__(self, source: type[Settings], handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema of the union of all subclasses that have a `type`."""
-
         def with_default(block: Any) -> Any:
             return {"type": self.default} | block if self.default and isinstance(block, dict) else block
 

@@ -19,9 +19,7 @@ from utils.reports.experiment import draw_video
 from utils.runs.checkpoints import load_run
 from utils.runs.run import Run
 
-QUICK = (
-    "import pytest, analysed, analyse_experiments as a; analysed.with_few_points(pytest.MonkeyPatch()); exit(a.main())"
-)
+QUICK = "import pytest, analysed, analyse_experiments as it; analysed.with_few_points(pytest.MonkeyPatch()); it.main()"
 
 
 def analyse(output, experiment):
@@ -87,14 +85,12 @@ def test_disk_that_is_full_ends_the_analysis_in_a_line(tmp_path, capsys, monkeyp
 
 # --- stopped
 
-STOPPED = "Stopped; every file that was written is whole. The same command starts again."
-
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_analysis_that_is_stopped_while_it_samples_ends_in_a_sentence(tmp_path, capsys, monkeypatch, number):
     monkeypatch.setattr("utils.score.samplers.predictor_corrector", lambda *_, **__: os.kill(os.getpid(), number))
     assert analyse(tmp_path / "out", "analytical") == 130
-    assert last_line(capsys) == STOPPED
+    assert last_line(capsys) == "Stopped; every file that was written is whole. The same command starts again."
     assert hidden(tmp_path) == []
 
 
@@ -111,28 +107,23 @@ def test_analysis_that_is_stopped_while_it_writes_the_video_leaves_no_half_of_on
     assert not [child for child in psutil.Process().children() if "ffmpeg" in child.name()]
 
 
-def stopped(words, cwd, number, delay):
-    """Start a module or script of the repository and send it a signal; return its status and what it said."""
-    command, environment = [sys.executable, *words], active_environment()
-    process = subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(
+    ("words", "number", "delay"),
+    [
+        ("analyse_experiments.py --experiments analytical", signal.SIGTERM, 1.0),  # the interpreter listens by then
+        ("-m training.train no_regularizer", signal.SIGINT, 0.5),
+        ("-m training.train no_regularizer", signal.SIGINT, 1.2),
+        ("-m training.sweep --all", signal.SIGINT, 0.5),
+        ("-m training.sweep --all", signal.SIGINT, 1.2),
+    ],
+)
+def test_command_that_is_stopped_in_its_imports_shows_no_traceback(tmp_path, words, number, delay):
+    command, copy = [sys.executable, *words.split()], make_clone(tmp_path / "copy")
+    process = subprocess.Popen(command, cwd=copy, env=active_environment(), stderr=subprocess.PIPE, text=True)
     time.sleep(delay)
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
-    return process.returncode, said
-
-
-def test_analysis_that_is_stopped_in_its_imports_ends_in_a_sentence():
-    words = "analyse_experiments.py", "--experiments", "analytical", "--output-dir", "/nowhere"
-    status, said = stopped(words, ROOT, signal.SIGTERM, 1.0)  # the interpreter is there, and listens
-    assert (status, said) == (130, f"{STOPPED}\n")
-
-
-@pytest.mark.parametrize("command", ["training.train no_regularizer", "training.sweep --all"])
-def test_ctrl_c_while_the_imports_last_shows_no_traceback(tmp_path, command):
-    copy = make_clone(tmp_path / "copy")
-    for delay in (0.5, 1.2):
-        status, said = stopped(["-m", *command.split()], copy, signal.SIGINT, delay)
-        assert status in (-signal.SIGINT, 130) and "Traceback" not in said, said
+    assert process.returncode in (-signal.SIGINT, 130) and "Traceback" not in said, said
 
 
 def test_check_dependencies_asks_about_every_list_and_fails_where_one_fails(tmp_path):

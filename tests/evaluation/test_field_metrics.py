@@ -54,7 +54,7 @@ def test_circulation_of_a_constant_is_the_constant_and_of_a_periodic_derivative_
 
 def test_residual_scalars_are_the_mean_and_median_of_the_residual(truth, schedule):
     subject = make_subject(make_network(schedule), truth, per_bin=30)
-    points = points_at("noised", truth, 30, subject.generator("field")).double()
+    points = [a.double() for a in points_at("noised", truth, 30, subject.generator("field"))]
     for form in metrics.FORMS:
         squares = fokker_planck_residual(subject.precise, *points, form).square().mean(1)
         scalar, curve = metrics.residual(subject, form, "noised")

@@ -24,6 +24,7 @@ PICTURES = {"samples.png", "radial_distribution.png", "score_error.png", "maps.p
 FILES = {*PICTURES, "samples.npz", "score_field.mp4", "metrics.json"}
 COMPARISONS = {f"{name}_comparison.png" for name in ("score_error", "residual", "consistency", "drift", "samples")}
 COMPARISONS |= {"marginal_distribution.png", "learning_curves.png"}
+ONE_ATOM = "toy_problem.equilibrium_relative_coordinates=[[0.25]]"
 
 
 def analyse(output, *words):
@@ -122,10 +123,10 @@ def test_failing_ffmpeg_is_named_with_its_message_and_no_number_is_lost(cheap, t
 
 
 def test_control_is_analysed_again_only_where_it_was_sampled_otherwise(cheap, tmp_path, monkeypatch):
-    run = leave_run("no_regularizer", "wide", "toy_problem.sigma_d=0.02")
+    run = leave_run("no_regularizer", "one", ONE_ATOM)
     analysed, real = [], experiment.analyse
     monkeypatch.setattr(experiment, "analyse", lambda *given: analysed.append(given[0].run) or real(*given))
-    control = Run("analytical", "no_regularizer,wide")
+    control = Run("analytical", "no_regularizer,one")
     for sampling, expected in ((SAMPLING, [control, run]), (SAMPLING, [run])):
         analysed.clear()
         experiment.analyse_run(run, sampling, tmp_path / "out")
@@ -146,8 +147,10 @@ def test_pictures_of_three_atoms_say_that_they_show_a_slice(cheap, tmp_path, sch
     assert any("This is a slice in which the other coordinates are 0.8" in text.get_text() for text in figure.texts)
 
 
-def test_problem_without_a_plane_gets_no_field_and_everything_else(cheap, tmp_path, capsys):
-    run = leave_run("no_regularizer", "one", "toy_problem.equilibrium_relative_coordinates=[[0.25]]")
+def test_problem_without_a_plane_gets_no_field_and_everything_else(training, tmp_path, capsys, monkeypatch):
+    with_few_points(monkeypatch)
+    without_drawing(monkeypatch)
+    run = leave_run("no_regularizer", "one", ONE_ATOM)
     folder = experiment.analyse(load_run(run), SAMPLING, tmp_path / "out").folder
     assert {path.name for path in folder.iterdir()} == FILES - {"score_field.mp4", "samples.png", "maps.png"}
     assert "no maps.png and no score_field.mp4" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import random
 import re
 import shutil
 
@@ -10,19 +9,12 @@ import pytest
 import torch
 from analysed import SMALL, leave_run, with_few_points, without_drawing
 from conftest import SHORT, copy_training, refused, restored_signals, use_training_folder
-from damage import DAMAGES, RunsCode, changed, flipped, flipped_weight, half, with_weights
+from damage import DAMAGES, RunsCode, changed, flipped_weight, half, with_weights
 
 import analyse_experiments
 from training import train
 from utils.files import UserError
-from utils.runs.checkpoints import (
-    FORMAT_VERSION,
-    BadCheckpoint,
-    is_finished,
-    load_run,
-    load_score_network,
-    read_checkpoint,
-)
+from utils.runs.checkpoints import FORMAT_VERSION, BadCheckpoint, is_finished, load_run, load_score_network
 from utils.runs.run import Run
 
 WORDS, LONGER = ["no_regularizer", *SHORT], ["no_regularizer", "max_epochs=6", *SHORT[1:]]
@@ -53,7 +45,7 @@ def left(training):
     """A run that nobody trained, with both checkpoints; its weights are not those that it would begin with."""
     run = leave_run("no_regularizer")
     for path in (run.best_checkpoint, run.last_checkpoint):
-        with_weights(path, lambda state: {name: value + 1 for name, value in state.items()})
+        with_weights(path, lambda state: {name: 0.9 * state[name] for name in state})
     return run
 
 
@@ -148,31 +140,14 @@ def test_run_that_was_moved_goes_on_and_keeps_its_best_checkpoint(run, trained, 
     both = run.best_checkpoint, trained / "run1" / "checkpoints" / "best.ckpt"
     before = [path.read_bytes() for path in both]
     assert train.main(LONGER) == 0
-    assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 6
-    assert [path.read_bytes() for path in both] == before
+    assert is_finished(run) and [path.read_bytes() for path in both] == before
 
     half(run.best_checkpoint)
     assert train.main(["no_regularizer", "max_epochs=7", *SHORT[1:]]) == 0
     said = capsys.readouterr().err
     assert f"{run.best_checkpoint}: not a readable checkpoint: File is not a zip file; the run goes on" in said
-    assert is_finished(run)
     half(run.last_checkpoint)
     assert not is_finished(run)
-
-
-def test_bit_that_is_flipped_is_noticed_or_changes_nothing(left):
-    """torch.load alone takes nearly all of them: it compares no check sums."""
-    path, before = left.best_checkpoint, weights(left.best_checkpoint)
-    content, generator, noticed = path.read_bytes(), random.Random(0), 0
-    for _ in range(100):
-        flipped(path, generator.randrange(len(content)))
-        try:
-            state = read_checkpoint(path)["state_dict"]
-            assert all(torch.equal(state[name], value) for name, value in before.items())
-        except BadCheckpoint:
-            noticed += 1
-        path.write_bytes(content)
-    assert noticed > 30  # the others are padding between the records, more than half of this small file
 
 
 def test_run_without_its_last_checkpoint_starts_over_but_not_as_another_one(run, training, capsys):
@@ -202,7 +177,7 @@ def test_folder_in_the_place_of_a_file_is_named(run, capsys, name):
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, "next"])
 def test_checkpoint_of_a_newer_version_says_so(run, training, capsys, version):
     for path in (run.best_checkpoint, run.last_checkpoint):
-        assert read_checkpoint(path)["format_version"] == FORMAT_VERSION
+        assert torch.load(path, weights_only=True)["format_version"] == FORMAT_VERSION
         changed(path, lambda checkpoint: checkpoint | {"format_version": version})
     text = f"written by a newer version of the code: it has format {version}, and this version of the code reads"
     (said,) = refused(train.main, WORDS, capsys, training.parent)

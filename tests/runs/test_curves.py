@@ -54,7 +54,6 @@ DAMAGES = {  # what is written over the file -> what is said of it, and how many
     "empty": (lambda text: b"", "holds no epoch", 0),
     "zeros": (lambda text: bytes(len(text)), "line 1 is damaged", 0),
     "other columns": (lambda text: text.replace("learning_rate", "rate").encode(), "line 1 is damaged", 0),
-    "Latin letters": (lambda text: text.encode().replace(b"4.5", b"4.\xe4"), "line 6 is damaged", 9),
     "half a line": (lambda text: text.replace("4,,4.5", "4,,4", 1).replace("4,,,,", "4", 1).encode(), "line 6 is", 9),
     "too long": (lambda text: text.replace("\n4,", "\n" + "4" * 5000 + ",", 1).encode(), "line 6 is damaged", 9),
     "two headings": (lambda text: f"{HEADING}\n{text}".encode(), "line 2 is damaged", 10),
@@ -73,10 +72,7 @@ def test_damage_is_named_and_a_training_goes_on(path, capsys, damage):
     assert epochs(path) == [*(range(10) if left == 10 else [e for e in range(10) if left and e != 4]), 10]
 
 
-def test_missing_file_is_said_and_a_training_goes_on(path, capsys):
-    path.unlink()
-    assert epochs_written(path) == 0
-    Curves(path, 10)
+def test_missing_file_is_said_and_a_training_goes_on(tmp_path, capsys):
+    assert epochs_written(tmp_path / "curves.csv") == 0
+    Curves(tmp_path / "curves.csv", 10)
     assert "10 of 10 epochs" in capsys.readouterr().err
-    with pytest.raises(UserError, match="holds no epoch"):
-        read_curves(path)

@@ -24,7 +24,6 @@ OVERRIDES = {
     'data={"a\\nb": 2}': rf"data.a\nb: {UNKNOWN} 2",
     "data={[1]: 2}": "data: a key is no word",
     ("data.batch_size=5", "data={batch_size: 6}"): "data.batch_size: given twice",
-    ("regularizer=null", "regularizer.weight=1"): "regularizer.weight: given twice",
     ("regularizer.weight=1", "regularizer=null"): "regularizer: given twice",
     "data={batch_size: 1, batch_size: 2}": "data: found duplicate key batch_size",
     # blocks and their types
@@ -34,18 +33,14 @@ OVERRIDES = {
     ("scheduler.type=cosine", "scheduler.patience=3"): f"scheduler.patience: {UNKNOWN} 3",
     "toy_problem.type=gauss": "toy_problem.type: should be one of 'gaussian', 'gaussian_mixture', given \"gauss\"",
     "toy_problem.type=gaussian_mixture": f"{GAUSSIANS}: missing",
-    "toy_problem=[]": "toy_problem: should be a valid dictionary",
     "score_network=null": "score_network: should be a valid dictionary",
     # values
-    "seed=x": f'seed: {INTEGER} "x"',
-    'seed="5"': f'seed: {INTEGER} "5"',
     "seed=1" + "0" * 5000: f'seed: {INTEGER} "1000',
     "seed=${data.batch_size}": f'seed: {INTEGER} "${{data.batch_size}}"',
     "max_epochs=1e3": f"max_epochs: {INTEGER} 1000.0",
     "data.batch_size.x=3": f'data.batch_size: {INTEGER} {{"x": 3}}',
     **{f"data.fresh_noise={word}": f'data.fresh_noise: {BOOLEAN} "{word}"' for word in ("yes", "no")},
     "seed=99999999999999999999": "seed: should be less than 9223372036854775808, given 99999999999999999999",
-    "optimizer.weight_decay=.nan": "optimizer.weight_decay: should be a finite number, given NaN",
     "noise_schedule.sigma_min=0.2": "noise_schedule: sigma_min must be smaller than sigma_max, given {",
     # the law
     f"{POSITIONS}=[0.1, 0.2]": (f"{POSITIONS}.0: should be a valid tuple", f"{POSITIONS}.1: should be a valid tuple"),

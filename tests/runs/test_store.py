@@ -17,7 +17,6 @@ from utils.runs.loading import configure
 from utils.runs.run import ANALYTICAL, Run
 from utils.runs.store import Record, evaluate_run, evaluated, facts_of, what_was_trained
 
-ORACLE = "analytical_regression_regularizer"
 POSITIONS = "toy_problem.equilibrium_relative_coordinates"
 
 
@@ -39,15 +38,14 @@ def read(record):
 
 
 def test_run_is_called_by_its_name_and_competes_unless_it_knows_the_answer(record):
-    def described(experiment, name="run1"):
+    for experiment, name, title, *kind in (
+        ("no_regularizer", "grid/seed=2", "no_regularizer, grid/seed=2", True, False),
+        ("analytical_regression_regularizer", "run1", "analytical_regression_regularizer", False, False),
+        (ANALYTICAL, "run1", "analytical", False, True),
+        (ANALYTICAL, "x,run2", "analytical (problem of x,run2)", False, True),
+    ):
         other = dataclasses.replace(record, facts=facts(experiment, name))
-        return other.title, other.competes, other.is_control
-
-    assert described("no_regularizer") == ("no_regularizer", True, False)
-    assert described("no_regularizer", "grid/seed=2") == ("no_regularizer, grid/seed=2", True, False)
-    assert described(ORACLE) == (ORACLE, False, False)
-    assert described(ANALYTICAL) == ("analytical", False, True)
-    assert described(ANALYTICAL, "x,run2") == ("analytical (problem of x,run2)", False, True)
+        assert (other.title, [other.competes, other.is_control]) == (title, kind)
 
 
 def test_record_written_is_the_one_read_to_six_digits(record):
@@ -88,6 +86,7 @@ def test_file_is_json_that_explains_its_numbers(record):
         (lambda content: json.dumps(content)[:-200].encode(), ""),
         (lambda content: b"[" * 100_000, "maximum recursion depth exceeded"),
         (lambda content: [], ""),
+        (lambda content: content | {"metrics": None}, ""),
         (lambda content: content | {"metrics": {"path_kl": {"value": 1.0}}}, "no 'standard_error'"),
         (lambda content: content | {"problem": {}}, "2 validation errors for Problem"),
         # as of older versions, which wrote no key

@@ -19,6 +19,7 @@ def test_exact_score_reaches_the_width_of_the_oracle_recursion(steps, expected, 
     # `expected` is known to three decimals, in units of sigma_d; its target is sigma_0 / sigma_d = 1.005.
     oracle, n = sampler_width_ratio(0.01, schedule, time_grid(steps)), 4_000
     assert oracle * 1.01**0.5 == pytest.approx(expected, abs=6e-4)
+    assert sampler_width_ratio(0.01, schedule, torch.zeros(2)) == pytest.approx(1)  # a grid that stands still
     x = predictor_corrector(truth, torch.rand(n, 2, 1, generator=generator), time_grid(steps), generator=generator)
     u = problem.standardised(x, torch.full((n,), 0.001))
     assert u.flatten(1).norm(dim=1).max() < 6 * oracle  # no strays: exp(-18) of each

@@ -1,6 +1,7 @@
 """What happens around a training: pictures, checkpoints, event files, and a clean end when it is asked for."""
 
 import io
+import runpy
 import signal
 import sys
 import threading
@@ -41,6 +42,8 @@ def test_pictures_can_be_looked_at(clone):
 @pytest.mark.usefixtures("training")
 def test_training_without_pictures_imports_nothing_that_draws(monkeypatch):
     monkeypatch.setitem(sys.modules, "utils.plots.score_field", None)  # to import it now is an ImportError
+    for module in ("callbacks", "fitting"):
+        runpy.run_module(f"training.{module}")
     assert train("max_epochs=1") == 0
     with pytest.raises(ImportError):
         train("max_epochs=1", "--run-name", "drawn", "score_viewer.every_n_epochs=1")

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import yaml
-from conftest import SHORT, in_shell
+from conftest import SHORT, use_training_folder
 from trained import differences, events, steps, stopping_after, train, values
 
 from training.lightning_module import MONITOR
@@ -36,9 +36,6 @@ def plain(value):
 @pytest.fixture
 def run1(clone):
     return clone / "training" / "no_regularizer" / "output" / "run1"
-
-
-# --- what a short run leaves
 
 
 def test_configuration_is_written_beside_the_run_and_in_the_experiments_folder(run1):
@@ -71,21 +68,18 @@ def test_scalars_are_there_once_an_epoch(run1):
     assert values(scalars["learning_rate"]) == pytest.approx([1e-3] * 4)  # the plateau is far off
 
 
-def test_same_command_leaves_a_finished_run_alone(clone, run1, tmp_path):
-    before = snapshot(run1)
-    done = in_shell("bash", str(clone / "training" / "no_regularizer" / "run.sh"), *SHORT, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("no_regularizer, run1: nothing to do, it finished its 4 epochs.")
-    assert snapshot(run1) == before
-
-
-# --- how it goes on
+def test_same_command_leaves_a_finished_run_alone(clone, run1, monkeypatch, capsys):
+    before = snapshot(clone / "training")
+    use_training_folder(clone / "training", monkeypatch)
+    assert main(["no_regularizer", *SHORT]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("no_regularizer, run1: nothing to do, it finished its 4 epochs.") and not said.err
+    assert snapshot(clone / "training") == before
 
 
 def test_help_explains(capsys):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["no_regularizer", "--help"])
-    assert ended.value.code == 0
     said = capsys.readouterr().out
     assert all(word in said for word in ("key=value", "--run-name", "--from-scratch", "example:"))
 
@@ -164,13 +158,10 @@ def test_early_stopping_ends_a_run_and_the_same_command_leaves_it_alone(training
 @pytest.mark.usefixtures("training")
 def test_from_scratch_empties_a_folder_that_is_a_link_and_nothing_beyond_it(tmp_path):
     run, disk, other = Run("no_regularizer"), tmp_path / "disk", tmp_path / "other"
-    run.folder.parent.mkdir()
-    for folder in (disk, other):
-        folder.mkdir()
+    for folder in (run.folder.parent, disk / "old", other / "kept"):
+        folder.mkdir(parents=True)
     run.folder.symlink_to(disk)
     assert train("max_epochs=2") == 0
-    (other / "kept").touch()
-    (disk / "old").mkdir()
     (disk / "old" / "link").symlink_to(other)
     (disk / "link").symlink_to(other)
     assert train("max_epochs=1", "--from-scratch") == 0

@@ -10,6 +10,7 @@ a normal interval would be wrong, an interval of 95 % is given as well.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Estimate(NamedTuple):
     value: float
     standard_error: float | None
     number_of_points: int
-    interval: tuple[float, float] | None = None  # of 95 %, where a normal one would be wrong
+    interval: tuple[float, float] | None = None
 
     @classmethod
     def of_mean(cls, draws: Tensor) -> "Estimate":
@@ -60,17 +61,16 @@ class Estimate(NamedTuple):
     def of_median(cls, draws: Tensor) -> "Estimate":
         """Return the median, with the binomial interval of its rank; the standard error is half of it over 1.96."""
         values = draws.flatten().double().numpy()
-        interval = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
-        error = (interval.high - interval.low) / (2 * stats.norm.ppf((1 + CONFIDENCE) / 2))
-        return cls(float(np.median(values)), float(error), len(values), (float(interval.low), float(interval.high)))
+        low, high = map(float, stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE))
+        error = (high - low) / (2 * stats.norm.ppf((1 + CONFIDENCE) / 2))
+        return cls(float(np.median(values)), float(error), len(values), (low, high))
 
     @classmethod
     def of_share(cls, successes: int, trials: int) -> "Estimate":
         """Return a share with its binomial standard error and Wilson's interval."""
         share = successes / trials
-        interval = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-        error = math.sqrt(share * (1 - share) / trials)
-        return cls(share, error, trials, (float(interval.low), float(interval.high)))
+        low, high = map(float, stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson"))
+        return cls(share, math.sqrt(share * (1 - share) / trials), trials, (low, high))
 
     def root(self) -> "Estimate":
         """Return the square root, with the error of its linear part."""
@@ -95,10 +95,6 @@ class Points(NamedTuple):
 
     x: Tensor
     t: Tensor
-
-    def double(self) -> "Points":
-        """Return the same points in float64."""
-        return Points(self.x.double(), self.t.double())
 
 
 def stratified_times(points_per_bin: int, generator: torch.Generator, bins: int = BINS) -> Tensor:
@@ -131,3 +127,8 @@ class Curve(NamedTuple):
         """Return the curve of one estimate for each bin, at the bins' centres, or at other times t."""
         t = [(i + 0.5) / len(estimates) for i in range(len(estimates))] if t is None else t
         return cls(t, [e and e.value for e in estimates], [e and e.standard_error for e in estimates])
+
+
+def with_curve(estimate_of: Callable[[Tensor], Estimate], draws: Tensor) -> tuple[Estimate, Curve]:
+    """Return an estimate from draws, (bin, point), and the curve of that from each bin."""
+    return estimate_of(draws), Curve.of([estimate_of(row) for row in draws])

@@ -7,16 +7,15 @@
 - Consistency: E|s(x_t, t) - E[s(x_t', t') | x_t]|^2 from products over two independent trajectories.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from utils.evaluation.estimates import Curve, Estimate, NoValue, by_bin, points_at, stratified_times
+from utils.evaluation.estimates import Curve, Estimate, NoValue, by_bin, points_at, stratified_times, with_curve
 from utils.evaluation.registry import TOY, WHERE, Subject, metric, shared
 from utils.score.derivatives import derivatives
 from utils.score.regularizers import Consistency, residual_from
 
+LAI = "Lai et al. 2022"
 FORMS = {
     "score_fpe": "eps = d_t s - sigma sigma_dot grad(div s + |s|^2)",
     "advective": "eps = d_t s - sigma sigma_dot (2 (s.grad) s + lap s)",
@@ -26,48 +25,30 @@ LOOP_POINTS = 64  # around the torus; a random first one leaves the integral unb
 TIME_STEPS, STEPS = 100, 5  # of the trajectories of the consistency gap
 
 
-@dataclass(frozen=True)
-class _Field:
-    """|eps_hat|^2 of both forms, means over components, tr J J^T and tr J J at stratified points, (bin, point)."""
-
-    squares: dict[str, Tensor]
-    jacobian_square: Tensor
-    jacobian_product: Tensor
-
-
 @shared
 @torch.no_grad()
-def _field(subject: Subject, where: str) -> _Field:
-    points = points_at(where, subject.truth, subject.effort.per_bin["field"], subject.generator("field")).double()
-    squares: dict[str, list[Tensor]] = {form: [] for form in FORMS}
-    traces = []
-    for x, t in zip(points.x.split(CHUNK), points.t.split(CHUNK), strict=True):
+def _field(subject: Subject, where: str) -> dict[str, Tensor]:
+    """Return |eps_hat|^2 of both forms, means over components, tr J J^T and tr J J, all (bin, point)."""
+    points = points_at(where, subject.truth, subject.effort.per_bin["field"], subject.generator("field"))
+    parts = []
+    for x, t in zip(*(tensor.double().split(CHUNK) for tensor in points), strict=True):
         d = derivatives(subject.precise, x, t)
-        for form in FORMS:
-            squares[form].append(residual_from(d, subject.precise, t, form).square().mean(-1))
-        traces.append(torch.stack([(d.jacobian * other).sum((-2, -1)) for other in (d.jacobian, d.jacobian.mT)]))
-    square, product = torch.cat(traces, 1)
-    return _Field({form: by_bin(torch.cat(parts)) for form, parts in squares.items()}, by_bin(square), by_bin(product))
+        rows = [residual_from(d, subject.precise, t, form).square().mean(-1) for form in FORMS]
+        rows += [(d.jacobian * other).sum((-2, -1)) for other in (d.jacobian.mT, d.jacobian)]
+        parts.append(torch.stack(rows))
+    return dict(zip((*FORMS, "tr J J", "tr J J^T"), map(by_bin, torch.cat(parts, 1)), strict=True))
 
 
-@metric(
-    "FP residual, {}",
-    source="Lai et al. 2022",
-    better="lower",
-    headline="score_fpe_noised",
-    where=WHERE,
-    variants=FORMS,
-)
+@metric("FP residual, {}", source=LAI, better="lower", headline="score_fpe_noised", where=WHERE, variants=FORMS)
 def residual(subject: Subject, variant: str, where: str) -> tuple[Estimate, Curve]:
     """Rms of the dimensionless Fokker-Planck residual sigma^2 eps / sigma_dot, {}."""
-    draws = _field(subject, where).squares[variant]
-    return Estimate.of_mean(draws).root(), Curve.of([Estimate.of_mean(row).root() for row in draws])
+    return with_curve(Estimate.of_root_mean, _field(subject, where)[variant])
 
 
-@metric("median FP residual, {}", source="Lai et al. 2022", better="lower", where=WHERE, variants=FORMS)
+@metric("median FP residual, {}", source=LAI, better="lower", where=WHERE, variants=FORMS)
 def residual_median(subject: Subject, variant: str, where: str) -> Estimate:
     """Median of the dimensionless Fokker-Planck residual sigma^2 eps / sigma_dot, {}."""
-    return Estimate.of_median(_field(subject, where).squares[variant].sqrt())
+    return Estimate.of_median(_field(subject, where)[variant].sqrt())
 
 
 @metric("curl", source="Chao et al. 2023", better="lower", where=WHERE)
@@ -75,8 +56,8 @@ def curl(subject: Subject, where: str) -> Estimate:
     """1/2 E[tr J J^T - tr J J] / E[tr J J^T], J the Jacobian of sigma s_theta."""
     if subject.problem.shape == (1, 1):
         raise NoValue("a field of one component has none")
-    field = _field(subject, where)
-    return Estimate.of_ratio((field.jacobian_square - field.jacobian_product) / 2, field.jacobian_square)
+    square, product = _field(subject, where)["tr J J^T"], _field(subject, where)["tr J J"]
+    return Estimate.of_ratio((square - product) / 2, square)
 
 
 @metric("circulation", better="closer to 0")
@@ -85,8 +66,7 @@ def circulation(subject: Subject) -> list[Estimate]:
     """Mean over lines and t of sigma times the integral of s_theta's component once around the torus along it; 0 for
     the gradient of a log-density.
 
-    Lines have uniform base points and stratified times. The component itself runs over equally spaced points.
-    """
+    Lines have uniform base points and stratified times. The component itself runs over equally spaced points."""
     estimates, generator = [], subject.generator("circulation")
     atoms, dimensions = subject.problem.shape
     for k in range(atoms * dimensions):
@@ -100,42 +80,39 @@ def circulation(subject: Subject) -> list[Estimate]:
 
 @shared
 @torch.no_grad()
-def _gaps(subject: Subject, where: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the gaps along two independent trajectories, of the network and of the exact score, from the same points.
+def _gaps(subject: Subject, where: str) -> tuple[Tensor, Tensor]:
+    """Return the gaps along two independent trajectories, (trajectory, ...), of the network and of the exact score.
 
-    Both take the same random numbers, so what they share (the noise of a step, which hides a small gap, and what the
-    sampler's finite steps make of a consistent score) cancels in their difference.
+    Both take the same points and random numbers, so what they share (the noise of a step, which hides a small gap, and
+    what the sampler's finite steps make of a consistent score) cancels in their difference.
     """
     points = points_at(where, subject.truth, subject.effort.per_bin["gap"], subject.generator("gap points"))
     rule = Consistency.model_validate(
-        {"weight": 0.0, "points": where, "time_steps": TIME_STEPS, "number_of_steps": STEPS}
+        {"weight": 0, "points": where, "time_steps": TIME_STEPS, "number_of_steps": STEPS}
     )
-    gaps = [
-        list(rule.gaps(network, *points, truth=subject.truth, generator=subject.generator(f"gap {where}")))
-        for network in (subject.network, subject.truth)
-    ]
-    return gaps[0], gaps[1]
+
+    def gaps(network):
+        generator = subject.generator(f"gap {where}")
+        return torch.stack(rule.gaps(network, *points, truth=subject.truth, generator=generator))
+
+    return gaps(subject.network), gaps(subject.truth)
 
 
-def _mean_product(first: Tensor, second: Tensor) -> tuple[Estimate, Curve]:
-    draws = by_bin((first * second).mean((-2, -1)))
-    return Estimate.of_mean(draws), Curve.of([Estimate.of_mean(row) for row in draws])
+def _mean_product(gaps: Tensor) -> tuple[Estimate, Curve]:
+    return with_curve(Estimate.of_mean, by_bin(gaps.prod(0).mean((-2, -1))))
 
 
 @metric("consistency gap", source="Daras et al. 2023", better="closer to 0", where=WHERE)
 def consistency_gap(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of sigma^2 |E[s_theta(x_t', t') | x_t] - s_theta(x_t, t)|^2 over 5 of 100 reverse steps,
-    from two independent trajectories: unbiased, so perhaps negative; steps are finite, so the exact score's is not
-    0.
+    from two independent trajectories: unbiased, so perhaps negative; steps are finite, so the exact score's is not 0.
     """
-    return _mean_product(*_gaps(subject, where)[0])
+    return _mean_product(_gaps(subject, where)[0])
 
 
 @metric("consistency error", source=TOY, better="closer to 0", headline="noised", where=WHERE)
 def consistency_error(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of |gap_theta - gap|^2: the square of the difference between the network's consistency gap
-    and that of the exact score on trajectories with the same random numbers; unbiased, so perhaps negative.
-    """
+    and that of the exact score on trajectories with the same random numbers; unbiased, so perhaps negative."""
     ours, exact = _gaps(subject, where)
-    first, second = (gap - other for gap, other in zip(ours, exact, strict=True))
-    return _mean_product(first, second)
+    return _mean_product(ours - exact)

@@ -65,6 +65,8 @@ def width_ratio(subject: Subject) -> Estimate:
     """Rms over components of the cores' samples about their modes, in widths of the mode; the sampler itself raises it:
     compare with analytical.
     """
+    if not modes_are_apart(subject.problem, _end_sigma(subject)):
+        raise NoValue("modes overlap, so the distance from a sample's own mode is not known")
     x = subject.samples[_core(subject)]
     core = subject.problem.standardised(x, _end_sigma(subject).expand(len(x)))
     ratio = core.square().mean().sqrt().item()
@@ -87,7 +89,7 @@ def modes_are_apart(problem: Law, sigma: Tensor) -> bool:
     """Return whether no two modes come closer than their stray radii."""
     modes, widths = problem.modes().double(), problem.mode_widths(sigma[None])[0]
     distances = displacement(modes[:, None], modes).square().sum((-2, -1)).sqrt()
-    return bool((distances.fill_diagonal_(math.inf) > problem.stray_radius * (widths[:, None] + widths)).all())
+    return bool((distances.fill_diagonal_(1.0) > problem.stray_radius * (widths[:, None] + widths)).all())
 
 
 @metric("occupancy", better="closer to 1")

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import subprocess
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,17 +32,23 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
     pixels = {"s": f"{width}x{height}", "pix_fmt": {3: "rgb24", 4: "rgba"}[channels]}
     with atomic_write(path) as temporary:
         process = _start_ffmpeg(temporary, pixels, frames_per_second)
-        assert process.stdin is not None  # a pipe was asked for
+        assert process.stdin is not None and process.stderr is not None  # pipes were asked for
+        words: list[bytes] = []  # read all the while: a full pipe would stop ffmpeg, and then us, for ever
+        reader = threading.Thread(target=lambda: words.append(process.stderr.read()), daemon=True)
+        reader.start()
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended early, and its message says why
                 for frame in itertools.chain([first], frames):
                     process.stdin.write(frame.tobytes())
-            _, message = process.communicate()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.wait()
         finally:
             process.kill()
             process.wait()
+            reader.join(5)
         if process.returncode != 0:
-            text = message.decode(errors="replace").strip() or "no message"
+            text = b"".join(words).decode(errors="replace").strip() or "no message"
             raise VideoError(f"{path}: ffmpeg failed with exit status {process.returncode}: {text}")
 
 

@@ -7,10 +7,11 @@ from the internet.
 import json
 import math
 import re
+from collections import namedtuple
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -51,23 +52,10 @@ CAPTIONS = {  # in the order of the page; a picture that is not named here follo
     "score_error": "Error of the score against time, beside the size of the score",
     "maps": "The size of the score over the torus: the model's, the exact one's, and that of the error",
 }
-
-
-class Picture(NamedTuple):
-    """A PNG file: its address relative to the page, its size in pixels, and what it shows."""
-
-    url: str
-    width: int
-    height: int
-    caption: str
-
-
-class Cell(NamedTuple):
-    """One number of one run: its text, the value by which a table is sorted, and whether it is the best."""
-
-    text: str
-    value: float | None
-    best: bool
+Picture = namedtuple("Picture", "url width height caption")  # a PNG file: its address relative to the page, its pixels
+Cell = namedtuple(
+    "Cell", "text value best"
+)  # a number of a run; a table is sorted by `value`, None where there is none
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,6 @@ class Column:
         return f"{self.about.label} {number}".strip()
 
     def __getitem__(self, record: Record) -> Cell:
-        """Return the cell of a run."""
         if (estimate := record.estimates.get(self.name)) is None:
             return Cell(record.left_out.get(self.about.name, "no value"), None, False)
         text = with_interval(self.about.factor * estimate.value, self.about.factor * half_width(estimate))
@@ -102,11 +89,8 @@ class Column:
 
 
 def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]]:
-    """Write output/index.html about every output/<experiment>/<run>/metrics.json; return its path, and a line on each
-    file that cannot be read, which the page names as well.
-
-    Notes are what else a reader should know first. The sweeps are those of output/sweeps/<name>/table.json.
-    """
+    """Write output/index.html about every output/<experiment>/<run>/metrics.json and output/sweeps/<name>/table.json;
+    return its path, and a line on each file that cannot be read. Notes are what else a reader should know first."""
     problems: list[str] = []
     records = read_records(output, problems)
     options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined}

@@ -55,9 +55,9 @@ def network_of(checkpoint: dict[str, Any], path: Path, configuration: Configurat
         reason = " ".join(str(error).split())
         raise BadCheckpoint(f"{path}: not of the network that its run's config.yaml describes: {reason}") from error
     before, now = flat(checkpoint.get("hyper_parameters", {})), flat(configuration.as_dict())
-    others = [key for key in before.keys() & now.keys() if before[key] != now[key] and key != "max_epochs"]
-    if others:
-        differences = ", ".join(f"{key} is {before[key]} in it and {now[key]} there" for key in sorted(others))
+    same = before.keys() & now.keys() - {"max_epochs"}
+    if others := sorted(key for key in same if before[key] != now[key]):
+        differences = ", ".join(f"{key} is {before[key]} in it and {now[key]} there" for key in others)
         raise BadCheckpoint(f"{path}: not of the run that config.yaml describes: {differences}")
     return network
 
@@ -74,7 +74,7 @@ class Loaded(NamedTuple):
 def load_run(run: Run, fall_back: bool = False) -> Loaded:
     """Return a run with the network of its best checkpoint; raises UserError where there is none.
 
-    With `fall_back`, the last checkpoint takes the place of one that is damaged or missing, with a message.
+    With `fall_back` the last one takes its place, with a message, where it is damaged or missing.
     """
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)

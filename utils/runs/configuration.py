@@ -143,7 +143,7 @@ class Configuration(Problem):
         return self.model_dump(mode="json")
 
     def key(self, *left_out: str) -> str:
-        """Return a hash of what is trained without these blocks, 16 hexadecimal digits.
+        """Return a hash, 16 hexadecimal digits, of what is trained without these blocks.
 
         Settings that have their default value do not enter, so a new setting changes no old key.
         """

@@ -32,10 +32,7 @@ IMPLICIT = ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "m
 
 
 def configure(experiment: str, overrides: Iterable[str] = (), origin: str = "command line") -> Configuration:
-    """Return the merged and validated configuration of an experiment; raises UserError with one line per fault.
-
-    `origin` is where a fault in the overrides is said to be.
-    """
+    """Return the merged configuration of an experiment; raises UserError, a line a fault. `origin` names the overrides."""
     layers = {"training/base_config.yaml": read_yaml(runs.TRAINING / "base_config.yaml")}
     if experiment != runs.ANALYTICAL:
         specific = runs.experiment_folder(experiment) / "specific_config.yaml"

@@ -72,7 +72,7 @@ class Group:
 
     def mean(self, metric: str) -> Mean | None:
         """Return the mean of a metric over seeds, or None where no run has it."""
-        values = [_number(row, metric) for row in self.runs.values()]
+        values = [float(row.get(metric) or "nan") for row in self.runs.values()]
         return None if all(map(math.isnan, values)) else mean_over_seeds(values)
 
     def difference(self, metric: str) -> Mean | None:
@@ -80,7 +80,8 @@ class Group:
         seeds = [seed for seed in self.runs if seed in self.baseline]
         if not seeds or self.row["group"] == self.row["baseline"]:
             return None
-        ours, theirs = ([_number(side[seed], metric) for seed in seeds] for side in (self.runs, self.baseline))
+        ours = [float(self.runs[seed].get(metric) or "nan") for seed in seeds]
+        theirs = [float(self.baseline[seed].get(metric) or "nan") for seed in seeds]
         return paired_difference(ours, theirs)
 
 
@@ -102,14 +103,7 @@ def groups(rows: Iterable[Row], every: Iterable[Row]) -> list[Group]:
         name = next(iter(by_seed.values()))["baseline"]
         if name not in chosen and name in known:
             chosen[name] = known[name]
-    result = [Group(by_seed, known.get(next(iter(by_seed.values()))["baseline"], {})) for by_seed in chosen.values()]
-
-    def place(group: Group) -> tuple:
-        row = group.row
-        return group.weight is not None, row["experiment"], row["regularizer_settings"], group.weight or 0.0
-
-    return sorted(result, key=place)
-
-
-def _number(row: Row, metric: str) -> float:
-    return float(row.get(metric) or "nan")
+    found = [Group(by_seed, known.get(next(iter(by_seed.values()))["baseline"], {})) for by_seed in chosen.values()]
+    found.sort(key=lambda group: group.weight or 0.0)
+    found.sort(key=lambda group: (group.weight is not None, group.row["experiment"], group.row["regularizer_settings"]))
+    return found

@@ -1,8 +1,7 @@
 """results.csv: the numbers of many runs with their standard errors, a row a run.
 
 It is an export of the runs' metrics.json, for studies whose runs are not kept. A row is known by the key of what was
-trained, whatever the run is called. A column that a file lacks reads as missing, so a new metric makes no file
-unreadable.
+trained, whatever the run is called. A metric whose column a file lacks has no value.
 """
 
 import csv
@@ -49,21 +48,16 @@ def read_results(path: Path, sampling: Sampling) -> dict[str, Row]:
                 raise UserError(f"{where}: it has more cells than the heading")
             for name, value in row.items():
                 if name in METRICS or name in NUMBERS:
-                    _check_number(value, f"{where}: {name}")
+                    float(value or "nan")
             for name, wanted in sampling.model_dump().items():
                 if (found := row.get(f"sampling_{name}")) != str(wanted):
                     raise UserError(f"{path}: {name} is {found} there and {wanted} now; give the same, or another file")
             rows[row["key"]] = row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: it is no table of results: {error}") from error
+    except ValueError as error:  # of float()
+        raise UserError(f"{where}: {name}: should be a number, given {value[:40]!r}") from error
     return rows
-
-
-def _check_number(value: str, where: str) -> None:
-    try:
-        float(value or "nan")
-    except ValueError as error:
-        raise UserError(f"{where}: should be a number, given {value[:40]!r}") from error
 
 
 def write_results(path: Path, rows: Iterable[Row]) -> None:

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,7 @@ def local_cluster(workers: int) -> Any:
     """Return a Dask cluster of processes on this machine. They do not see a Ctrl-C: this process tells them to stop."""
     from distributed import LocalCluster
 
+    resource_tracker.ensure_running()  # or its start, later, would let Ctrl-C through again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes and threads inherit it
     try:
         quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "memory_limit": 0}

@@ -8,6 +8,7 @@ appears in metrics.json, on the page, in the tables of the terminal and of sweep
 
 import copy
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,18 +17,19 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from utils.evaluation.estimates import Curve, Estimate, NoValue
-from utils.physics.laws import Law
-from utils.physics.noise_schedule import NoiseSchedule
 from utils.randomness import keyed_generator
 from utils.score.networks import AnalyticalScoreNetwork, ScoreNetwork
 
 Better = Literal["lower", "higher", "closer to 1", "closer to 0"]
 Result = Estimate | tuple[Estimate, Curve] | list[Estimate]
 TOY, SONG = "this project", "Song et al. 2021"
+Texts = Mapping[str, str]
+NOTHING: Texts = {"": ""}
 WHERE = {  # at which points a score is compared: ending of a metric's name -> its definition
     "noised": "points of the noisy marginal p_t, t uniform on [0,1]",
     "uniform": "points uniform on the torus, t uniform on [0,1]",
 }
+PER_BIN = {"score error": 500, "excess": 500, "field": 150, "gap": 500, "circulation": 20}
 
 
 @dataclass(frozen=True)
@@ -35,49 +37,30 @@ class Effort:
     """Numbers of points: two to four seconds on one core, with errors that are small against what training does."""
 
     path_kl: int = 20_000
-    per_bin: Mapping[str, int] = field(
-        default_factory=lambda: {"score error": 500, "excess": 500, "field": 150, "gap": 500, "circulation": 20}
-    )
+    per_bin: Mapping[str, int] = field(default_factory=PER_BIN.copy)
     transport: int = 5_000
     ode_points: int = 300
     ode_samples: int = 500
     memory: int = 60
 
 
+@dataclass(eq=False)
 class Subject:
     """What is evaluated: a network and its samples, beside the exact score of the same problem.
 
-    `states` holds the samples, (sample, atom, dimension), at times along the sampler, 0 at the end. Random numbers
-    depend on `seed` and the purpose alone, so all networks are compared at the same points.
+    Random numbers depend on `seed` and the purpose alone, so all networks are compared at the same points.
     """
 
-    def __init__(
-        self,
-        network: ScoreNetwork,
-        truth: AnalyticalScoreNetwork,
-        training_set: Tensor,
-        states: Mapping[float, Tensor],
-        seed: int,
-        effort: Effort | None = None,
-    ):
-        self.network, self.truth, self.training_set, self.states = network, truth, training_set, states
-        self.seed, self.effort = seed, effort or Effort()
-        self.memory: dict[Any, Any] = {}
+    network: ScoreNetwork
+    truth: AnalyticalScoreNetwork
+    training_set: Tensor
+    states: Mapping[float, Tensor]  # samples, (sample, atom, dimension), at times along the sampler, 0 at the end
+    seed: int
+    effort: Effort = field(default_factory=Effort)
+    memory: dict[Any, Any] = field(default_factory=dict)
 
-    @property
-    def problem(self) -> Law:
-        """The law of the data."""
-        return self.truth.problem
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise schedule."""
-        return self.truth.schedule
-
-    @property
-    def samples(self) -> Tensor:
-        """The samples at the end of the sampler, (sample, atom, dimension)."""
-        return self.states[0.0]
+    def __post_init__(self) -> None:
+        self.problem, self.schedule, self.samples = self.truth.problem, self.truth.schedule, self.states[0.0]
 
     @functools.cached_property
     def precise(self) -> ScoreNetwork:
@@ -96,45 +79,37 @@ class Metric:
     name: str
     label: str
     definition: str
-    unit: str  # empty for a dimensionless number; a fraction is shown in percent
-    source: str
-    better: Better | None
     headline: bool  # stands in the tables of the terminal, the page and sweeps
-    paired: bool  # sweeps show its difference to the baseline as well
     compute: Callable[[Subject], Result]
+    unit: str = ""  # empty for a dimensionless number
+    source: str = TOY
+    better: Better | None = None
+    paired: bool = False  # sweeps show its difference to the baseline as well
 
     @property
     def factor(self) -> float:
-        """What a value is multiplied with to be in the unit that is shown."""
+        """What a value is multiplied with to be in `shown_unit`."""
         return 100.0 if self.unit == "fraction" else 1.0
 
     @property
     def shown_unit(self) -> str:
-        """The unit that is shown: shares are recorded as fractions and shown in percent."""
+        """Fractions are shown in percent."""
         return "%" if self.unit == "fraction" else self.unit
 
     @property
     def heading(self) -> str:
         """What a column is called: the label without its details, and a short unit."""
         unit = self.shown_unit if len(self.shown_unit) < 8 else ""
-        return ", ".join(filter(None, (self.label.partition(",")[0], unit)))
+        return _joined(", ", self.label.partition(",")[0], unit)
 
 
 METRICS: dict[str, Metric] = {}
 
 
 def metric(
-    label: str,
-    *,
-    unit: str = "",
-    source: str = TOY,
-    better: Better | None = None,
-    headline: bool | str = False,
-    paired: bool = False,
-    where: Mapping[str, str] | None = None,
-    variants: Mapping[str, str] | None = None,
+    label: str, *, headline: bool | str = False, where: Texts = NOTHING, variants: Texts = NOTHING, **about: Any
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Register the decorated function as a metric under its own name.
+    """Register the decorated function as a metric under its own name; `about` holds other fields of `Metric`.
 
     With `where` there is one metric for each kind of points (`name_noised`, `name_uniform`), and the function is called
     with the kind; `headline` may name the one that is. With `variants` there is one for each of them as well:
@@ -142,29 +117,26 @@ def metric(
     """
 
     def register(function: Callable[..., Result]) -> Callable[..., Result]:
-        definition = " ".join((function.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
-        for variant, meaning in (variants or {"": ""}).items():
-            for kind, points in (where or {"": ""}).items():
-                ending = "_".join(filter(None, (variant, kind)))
-                name = "_".join(filter(None, (function.__name__, ending)))
-                METRICS[name] = Metric(
-                    name=name,
-                    label=", ".join(filter(None, (label.format(variant.replace("_", " ")), kind))),
-                    definition="; ".join(filter(None, (definition.format(meaning), points))),
-                    unit=unit,
-                    source=source,
-                    better=better,
-                    headline=headline in (True, ending or None),
-                    paired=paired,
-                    compute=functools.partial(function, **_given(variant=variant, where=kind)),
-                )
+        text = " ".join((function.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
+        for variant, kind in itertools.product(variants, where):
+            given = {key: value for key, value in (("variant", variant), ("where", kind)) if value}
+            ending = _joined("_", *given.values())
+            name = _joined("_", function.__name__, ending)
+            METRICS[name] = Metric(
+                name=name,
+                label=_joined(", ", label.format(variant.replace("_", " ")), kind),
+                definition=_joined("; ", text.format(variants[variant]), where[kind]),
+                headline=headline in (True, ending or None),
+                compute=functools.partial(function, **given),
+                **about,
+            )
         return function
 
     return register
 
 
-def _given(**arguments: str) -> dict[str, str]:
-    return {name: value for name, value in arguments.items() if value}
+def _joined(separator: str, *parts: str) -> str:
+    return separator.join(filter(None, parts))
 
 
 def shared(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,9 +150,9 @@ def shared(function: Callable[..., Any]) -> Callable[..., Any]:
                 subject.memory[key] = function(subject, *arguments)
             except NoValue as reason:
                 subject.memory[key] = reason
-        if isinstance(subject.memory[key], NoValue):
-            raise subject.memory[key]
-        return subject.memory[key]
+        if isinstance(result := subject.memory[key], NoValue):
+            raise result
+        return result
 
     return once
 

@@ -6,7 +6,7 @@ type is found before anything runs.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -26,21 +26,17 @@ class Settings(BaseModel):
 
 
 class AnySubclass:
-    """Metadata of a field: its value is any subclass of the annotated class, chosen by the key `type`.
-
-    So a new subclass is known as soon as it is defined. `default` is the type of a block that names none.
-    """
+    """Metadata of a field: its value is any subclass of the annotated class, chosen by the key `type`. So a new one
+    is known as soon as it is defined. `default` is the type of a block that names none."""
 
     def __init__(self, default: str | None = None):
         self.default = default
 
     def __get_pydantic_core_schema__(self, source: type[Settings], handler: GetCoreSchemaHandler) -> CoreSchema:
-        def with_default(block: Any) -> Any:
-            return {"type": self.default} | block if self.default and isinstance(block, dict) else block
-
         choices = {get_args(c.model_fields["type"].annotation)[0]: handler.generate_schema(c) for c in _typed(source)}
         union = core_schema.tagged_union_schema(choices, discriminator="type")
-        return core_schema.no_info_before_validator_function(with_default, union)
+        named = {"type": self.default} if self.default else {}
+        return core_schema.no_info_before_validator_function(lambda b: named | b if isinstance(b, dict) else b, union)
 
 
 def _typed(base: type[Settings]) -> Iterator[type[Settings]]:

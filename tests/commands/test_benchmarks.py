@@ -1,56 +1,28 @@
 """The benchmarks measure what they say."""
 
-import contextlib
-import sys
-import time
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
-from conftest import active_environment, make_clone
+import torch
 
-from benchmarks import epochs, processes, steps
-from benchmarks.timing import exponent, medians
+from benchmarks import derivatives, epochs
+from utils.files import UserError
 from utils.runs.loading import configure
-
-SMALL = ("data.training_set_size=512", "data.validation_set_size=128")
-
-
-@pytest.fixture
-def clone_to_write(tmp_path, monkeypatch):
-    for name, value in active_environment().items():
-        monkeypatch.setenv(name, value)
-    return make_clone(tmp_path / "copy")
+from utils.runs.run import find_experiments
+from utils.score.derivatives import by_forward_mode
 
 
-def test_medians_are_of_each_action():
-    found = medians({"short": lambda: time.sleep(0.001), "long": lambda: time.sleep(0.02)}, 3)
-    assert 0.001 <= found["short"] < found["long"] and 0.02 <= found["long"] < 0.1
+def test_seconds_of_an_epoch_are_without_the_start_and_the_first_round(monkeypatch):
+    """A clock that the trainings move: 5 s to start, 0.5 s an epoch, 100 s more in the first round for the imports."""
+    clock, moves = [0.0], iter([100.0])
 
+    def training(number):
+        clock[0] += next(moves, 0.0) + 5 + 0.5 * number
 
-def test_exponent_of_a_power_law():
-    assert exponent({2: 3 * 2**1.5, 4: 3 * 4**1.5, 16: 3 * 16**1.5}) == pytest.approx(1.5)
-
-
-def test_loop_by_hand_takes_as_long_as_its_epochs():
-    epochs_by_hand, began = epochs.by_hand(), time.perf_counter()
-    seconds = next(epochs_by_hand)
-    assert 0 < epochs.WINDOW * seconds < time.perf_counter() - began
-
-
-def test_training_stands_still_between_its_windows(clone_to_write):
-    output = clone_to_write / "training" / "no_regularizer" / "output"
-    with contextlib.closing(epochs.by_run_sh(clone_to_write, "one", "no_regularizer", *SMALL)) as training:
-        assert next(training) > 0
-        rows = (output / "one" / "curves.csv").read_text()
-        time.sleep(1)  # some dozen epochs
-        assert (output / "one" / "curves.csv").read_text() == rows
-        assert rows.count("\n") >= epochs.WINDOW + 2
-        next(training)
-        assert (output / "one" / "curves.csv").read_text().count("\n") >= 2 * (epochs.WINDOW + 1) + 1
-
-
-def test_training_that_cannot_be_started_says_why(clone_to_write):
-    with pytest.raises(RuntimeError, match="sed: unknown key"):
-        next(epochs.by_run_sh(clone_to_write, "two", "no_regularizer", "sed=1"))
+    monkeypatch.setattr(epochs, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(epochs, "actions", lambda: {"one": training, "other": training})
+    assert epochs.seconds_an_epoch(rounds=2) == {"one": pytest.approx([0.5] * 2), "other": pytest.approx([0.5] * 2)}
 
 
 def test_ratio_is_the_median_over_rounds():
@@ -58,19 +30,19 @@ def test_ratio_is_the_median_over_rounds():
     assert epochs.ratio(durations, "one", "other") == 2
 
 
-def test_step_of_every_size_can_be_taken():
-    for sizes in steps.SIZES.values():
-        steps.training_step(configure("no_regularizer", sizes[min(sizes)]))()
+def test_every_experiment_is_measured_beside_the_loop_by_hand_which_goes_on(training):
+    assert {epochs.BY_HAND, epochs.PLAIN, *find_experiments()[1:]} <= epochs.actions().keys()
+    assert len(list(islice(epochs.epochs_by_hand(), 2))) == 2
 
 
-def test_memory_is_that_of_the_command_and_not_of_who_asks(tmp_path):
-    """A process of 100 MB more than another; this one, with torch, has several times as much."""
-    small, large = (
-        processes.cost(sys.executable, "-c", f"x = bytearray({n} * 10**6)", cwd=tmp_path).megabytes for n in (0, 100)
-    )
-    assert small < 60 and large - small == pytest.approx(100, abs=10)
+def test_training_that_cannot_be_started_says_why(training):
+    (training / "no_regularizer" / "specific_config.yaml").write_text("sed: 1")
+    with pytest.raises(UserError, match="sed: unknown key"):
+        epochs.actions()[epochs.PLAIN](1)
 
 
-def test_command_that_fails_says_why(tmp_path):
-    with pytest.raises(RuntimeError, match="no such thing"):
-        processes.cost(sys.executable, "-c", "raise SystemExit('no such thing')", cwd=tmp_path)
+def test_both_ways_that_are_measured_give_the_same_derivatives(generator):
+    network = configure("no_regularizer").build_network().double()
+    x, t = (torch.rand(*shape, generator=generator, dtype=torch.float64) for shape in ((5, 2, 1), (5,)))
+    for one, other in zip(by_forward_mode(network, x, t), derivatives.by_torch_func(network, x, t), strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,63 +1,70 @@
-"""The README's worked example and its commands, carried out as they stand."""
+"""What README.md and docs/ show is carried out as it stands: worked examples, and every command that is named."""
 
+import importlib.util
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from analysed import leave_run
+from conftest import ROOT, make_clone
 
+import analyse_experiments
+from training import sweep, train
 from utils.runs.loading import configure
 
-ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-REFERENCE_COMMANDS = re.findall(r"^bash training/(\w+)/run\.sh --run-name reference (.*)$", README, re.MULTILINE)
+TEXTS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+CODE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+SHORT = ("max_epochs=2", "data.training_set_size=512", "score_viewer.every_n_epochs=9")
+CARRY_OUT = """import sys, pytest; from training.train import main
+sys.exit(main(sys.argv[2:]) or pytest.main(["-q", "-p", "no:cacheprovider", sys.argv[1]]))"""
 
 
-def test_four_edits_add_a_regularizer(tmp_path):
-    section = README.partition("## Adding a regularizer")[2].partition("\n## ")[0]
-    definition, union, settings, test, sweep = re.findall(r"```(?:python|yaml)\n(.*?)```", section, re.DOTALL)
-    ignored = shutil.ignore_patterns(".git", ".venv", "output", "__pycache__", "generated_artifacts", ".*cache")
-    clone = shutil.copytree(ROOT, tmp_path / "clone", ignore=ignored)
-
-    file = clone / "utils" / "regularizers.py"
-    code = file.read_text(encoding="utf-8")
-    old_union = re.search(r"^Regularizer = .*\n", code, re.MULTILINE).group()
-    file.write_text(code.replace(old_union, f"{definition}\n\n{union}"), encoding="utf-8")
-    folder = clone / "training" / "conservative_regularizer"
-    folder.mkdir(exist_ok=True)  # whoever has made these edits can still run the tests
-    shutil.copy(clone / "training" / "no_regularizer" / "run.sh", folder)
-    (folder / "specific_config.yaml").write_text(settings, encoding="utf-8")
-    (clone / "tests" / "test_conservative.py").write_text(test, encoding="utf-8")
-
-    train = [sys.executable, "-m", "training.train", "conservative_regularizer", "max_epochs=2"]
-    result = subprocess.run(train, cwd=clone, capture_output=True, text=True)
-    assert result.returncode == 0 and "finished its 2 epochs" in result.stdout, result.stderr
-    check = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_conservative.py"]
-    result = subprocess.run(check, cwd=clone, capture_output=True, text=True)
-    assert "1 passed" in result.stdout, result.stdout
-    (clone / "conservative.yaml").write_text(sweep, encoding="utf-8")
-    plan = [sys.executable, "-m", "training.sweep", "--config", "conservative.yaml", "--dry-run"]
-    result = subprocess.run(plan, cwd=clone, capture_output=True, text=True)
-    assert result.stdout.count("conservative_regularizer") == 15 and result.stdout.count("no_regularizer") == 5
+def blocks(name, kind):
+    """Return the code blocks of a language, without the indentation of the list that they may stand in."""
+    found = (match for match in CODE.findall(TEXTS[name]) if match[1] == kind)
+    return [re.sub(f"^{indent}", "", code, flags=re.MULTILINE) for indent, _, code in found]
 
 
-@pytest.mark.parametrize(("experiment", "overrides"), REFERENCE_COMMANDS)
-def test_the_settings_of_the_reference_are_valid(experiment, overrides):
-    configuration = configure(experiment, shlex.split(overrides))
-    assert not configuration.data.fresh_noise and configuration.data.number_of_times == 50
-    assert configuration.regularizer.points == "uniform"
+def test_three_edits_add_a_regularizer(tmp_path):
+    clone, python, text = make_clone(tmp_path / "clone"), blocks("extending.md", "python"), TEXTS["extending.md"]
+    regularizer, test = (next(code for code in python if word in code) for word in ("(Regularizer)", "def test_"))
+    experiment, file = (re.search(p, text)[1] for p in (r"training/(\w+_regularizer)/", r"`(tests/\w+/test_\w+\.py)`"))
+    with (clone / "utils" / "score" / "regularizers.py").open("a", encoding="utf-8") as module:
+        module.write(f"\n\n{regularizer}")
+    (clone / "training" / experiment).mkdir()
+    settings = next(code for code in blocks("extending.md", "yaml") if code.startswith("regularizer:"))
+    (clone / "training" / experiment / "specific_config.yaml").write_text(settings, encoding="utf-8")
+    (clone / file).write_text(test, encoding="utf-8")
+    command = [sys.executable, "-c", CARRY_OUT, file, experiment, *SHORT]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_every_regularizer_of_the_table_is_there_and_has_its_reference_settings():
-    """An experiment that somebody adds is in neither."""
-    described = set(re.findall(r"^\| `(\w+_regularizer)` \|", README, re.MULTILINE)) - {"no_regularizer"}
-    assert {name for name, _ in REFERENCE_COMMANDS} == described
-    assert described <= {path.parent.name for path in ROOT.glob("training/*/specific_config.yaml")}
+def test_lines_of_python_in_the_readme_run_after_a_training(training):
+    leave_run("no_regularizer")
+    exec(blocks("README.md", "python")[0], {})
 
 
-def test_every_run_script_is_the_same():
-    scripts = {path.read_text(encoding="utf-8") for path in ROOT.glob("training/*/run.sh")}
-    assert len(scripts) == 1
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_command_names_existing_files_and_options(name):
+    inline = re.findall(r"`((?:bash|cd|pip|python|source) [^`\n]+)`", TEXTS[name])
+    for line in [*inline, *(line for code in blocks(name, "bash") for line in code.splitlines())]:
+        for command in line.partition(" #")[0].split("&&"):
+            words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+            match words:
+                case ["bash", script, *rest] if script.endswith("/run.sh"):
+                    options = train.parse_arguments([Path(script).parent.name, *rest])
+                    configure(options.experiment, options.overrides)
+                case ["python", "analyse_experiments.py", *rest]:
+                    analyse_experiments.parse_arguments(rest)
+                case ["python", "-m", "training.sweep", *rest]:
+                    sweep.parse_arguments(rest)
+                case ["python", "-m", module, *_]:
+                    assert importlib.util.find_spec(module)
+            paths = words[1:2] if words[:1] in (["bash"], ["source"], ["cd"]) else words[-1:] if "-r" in words else []
+            assert all(
+                (ROOT / path).exists() for path in [*paths, *(word for word in words if word.startswith("tests/"))]
+            )

@@ -1,207 +1,269 @@
-"""A sweep: every run of it is trained and evaluated once, to the same weights, whatever stops in between."""
+"""A sweep: every run of it is trained and evaluated once, to the same weights, whatever stops in between.
+
+What needs no process of its own runs in this one, on a worker that is a thread.
+"""
 
 import contextlib
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
 import pytest
 import torch
-import yaml
-from conftest import active_environment, make_clone
+from analysed import SAMPLING, leave_run, with_few_points
+from conftest import active_environment, make_clone, use_training_folder
+from grids import FP, NO, SHORT, grid
+from subjects import FEW
 from trained import equal
 
-pytestmark = pytest.mark.xdist_group("sweep")
+from training.lightning_module import ScoreMatching
+from training.sweep import main
+from training.train import RunIsBusy
+from utils.runs import store
+from utils.runs.checkpoints import load_run, read_checkpoint
+from utils.runs.curves import epochs_written
+from utils.runs.run import ANALYTICAL, Run
+from utils.runs.store import Record, evaluate_run
+from utils.sweeps.plan import plan
+from utils.sweeps.results import read_results, row_of, write_results
 
-NO = "no_regularizer"
-SHORT = {
-    "max_epochs": 60,
-    "data.training_set_size": 1024,
-    "data.validation_set_size": 128,
-    "early_stopping_patience": None,
-    "score_viewer.every_n_epochs": 1000000,
-    "score_viewer.field_every_n_epochs": 1000000,
-}
+pytestmark = pytest.mark.xdist_group("sweep")
+EPOCHS = 100
+LONG = SHORT | {"max_epochs": EPOCHS}
+START = "python", "-m", "training.sweep"
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A copy of the repository to sweep in."""
-    return make_clone(tmp_path_factory.mktemp("sweep") / "my cloné dir")
+    """A copy of the repository to sweep in, from here as well. An evaluation takes few points and few samples."""
+    folder = make_clone(tmp_path_factory.mktemp("sweep") / "my cloné dir")
+    with (folder / "utils/evaluation/registry.py").open("a") as file:
+        file.write(f"\nfew = {FEW}\nEffort = lambda: few\n")
+    with (folder / "utils/score/samplers.py").open("a") as file:
+        numbers = (f"    {name}: {type(value).__name__} = {value!r}\n" for name, value in SAMPLING)
+        file.write("\nclass Sampling(Sampling):\n" + "".join(numbers))
+    with pytest.MonkeyPatch.context() as patch:
+        use_training_folder(folder / "training", patch)
+        patch.setattr("training.sweep.Sampling", lambda: SAMPLING)
+        with_few_points(patch)
+        yield folder
 
 
-def grid(path, name, *parts, seeds=(0, 1)):
-    parts = [{"experiments": [NO], "overrides": SHORT | overrides} for overrides in parts]
-    path.write_text(yaml.safe_dump({"name": name, "seeds": list(seeds), "parts": parts}))
-    return path
+@pytest.fixture(scope="module")
+def scheduler(copy):
+    """The address of a cluster whose one worker is a thread of this process."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
 
 
-def start(copy, *words):
-    """Start a command there, in a process group of its own, as a terminal would."""
+@pytest.fixture(scope="module")
+def whole(scheduler, tmp_path_factory):
+    """Two runs that nothing has stopped, the threads that they used, and what makes the sweep."""
+    threads, words = [], ["--config", grid(tmp_path_factory.mktemp("grid") / "g.yaml", (NO, LONG), name="whole")]
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((ScoreMatching, "on_train_epoch_end"), (store, "evaluate")):
+            patch.setattr(owner, name, counting_threads(getattr(owner, name), threads))
+        assert sweep_here(*words, "--scheduler", scheduler) == 0
+    return words, threads
+
+
+def counting_threads(function, numbers):
+    def counting(*arguments):
+        numbers.append(torch.get_num_threads())
+        return function(*arguments)
+
+    return counting
+
+
+def sweep_here(*words):
+    return main([str(word) for word in words])
+
+
+def run_of(name, seed=0, experiment=NO):
+    return Run(experiment, f"{name}/seed={seed}")
+
+
+def epochs(run):
+    return [int(line.split(",")[0]) for line in run.curves_file.read_text().splitlines()[1:]]
+
+
+def is_as_whole(run):
+    """Whether a run shows every epoch once, was finished once, and has the weights of the run that nothing stopped."""
+    ours, whole = (read_checkpoint(one.last_checkpoint)["state_dict"] for one in (run, run_of("whole", run.name[-1])))
+    once = run.log_file.read_text().count(f": finished its {EPOCHS} epochs.") == 1
+    return once and epochs(run) == [*range(EPOCHS)] and equal(ours, whole)
+
+
+# --- on a worker that is a thread of this process
+
+
+def test_every_run_is_trained_and_evaluated_and_a_second_call_starts_nothing(copy, whole, monkeypatch, capsys):
+    words, threads = whole
+    assert threads == [1] * (2 * EPOCHS + 2)  # a processor for each run, in training and evaluation
+    for seed in (0, 1):
+        run = run_of("whole", seed)
+        assert is_as_whole(run)
+        record = Record.read(run.metrics_file)
+        assert (record.facts["training_seed"], record.facts["sampling"]) == (seed, SAMPLING.model_dump())
+        assert record.estimates["path_kl"].standard_error > 0
+    assert not list(copy.glob("training/*/config.yaml"))  # each run has its own
+    monkeypatch.delattr("training.sweep.open_client")
+    assert sweep_here(*words) == 0
+    assert re.fullmatch("2 of 2 runs are trained and evaluated; took 0:00:0.\n", capsys.readouterr().out)
+
+
+def test_dry_run_says_what_is_finished_begun_or_to_do_and_results_of_a_file_are_left_out(whole, tmp_path, capsys):
+    path = grid(tmp_path / "g.yaml", (NO, LONG), name="whole", seeds=(0, 1, 7, 8))
+    leave_run(NO, "whole/seed=7", epochs=2)
+    assert sweep_here("--config", path, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(f"  {NO} max_epochs={EPOCHS} ")[0].strip() for line in lines] == ["finished"] * 2 + [
+        "begun",
+        "to do",
+    ]
+    assert [line[-6:] for line in lines] == ["seed=0", "seed=1", "seed=7", "seed=8"]
+    write_results(tmp_path / "r.csv", [row_of(Record.read(run_of("whole", seed).metrics_file)) for seed in (0, 1)])
+    assert len(read_results(tmp_path / "r.csv", SAMPLING)) == 2
+    assert sweep_here("--config", path, "--dry-run", "--results", tmp_path / "r.csv") == 0
+    assert [line[-6:] for line in capsys.readouterr().out.splitlines()] == ["seed=7", "seed=8"]
+
+
+def test_shipped_sweep_is_valid_and_a_dry_run_leaves_nothing(training, capsys):
+    assert sweep_here("--dry-run", "--config", training / "sweep_config.yaml") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 25
+    assert not list(training.glob("*/output"))
+
+
+@pytest.mark.parametrize("address", ["", "somewhere", "tcp://127.0.0.1:99999", "tls://127.0.0.1:8786"])
+@pytest.mark.usefixtures("training")
+def test_scheduler_that_cannot_be_is_refused_at_once(tmp_path, capsys, address):
+    assert sweep_here("--config", grid(tmp_path / "g.yaml", (NO, {})), "--scheduler", address) == 2
+    assert capsys.readouterr().err.startswith(f"--scheduler {address}: ")
+
+
+def test_runs_that_fail_are_named_with_their_logs_and_the_others_finish(scheduler, tmp_path, monkeypatch, capsys):
+    """A learning rate that only the training finds to be too large, a damaged checkpoint, and a mistake in the code."""
+    parts = (NO, SHORT | {"optimizer.learning_rate": [1e-3, 1e30]}), (FP, SHORT)
+    words = "--config", grid(tmp_path / "g.yaml", *parts, name="fails"), "--scheduler", scheduler
+    diverges, wrong = (Run(NO, f"fails/optimizer.learning_rate=1e+30,seed={seed}") for seed in (0, 1))
+    damaged, original = run_of("fails", 1, FP), ScoreMatching.configure_optimizers
+
+    def configure_optimizers(module):
+        if module.configuration.seed == 1 and module.configuration.optimizer.learning_rate == 1e30:
+            raise ZeroDivisionError("a mistake")
+        return original(module)
+
+    next(one.configuration for one in plan(words[1]) if one.run == damaged).write(damaged.configuration_file)
+    damaged.last_checkpoint.parent.mkdir()
+    damaged.last_checkpoint.write_bytes(b"half of it")
+    monkeypatch.setattr(ScoreMatching, "configure_optimizers", configure_optimizers)
+    assert sweep_here(*words) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("3 of 6 runs are trained and evaluated;")
+    reasons = {diverges: "infinite or not a number", wrong: "a mistake", damaged: "not a readable checkpoint"}
+    for run, reason in reasons.items():
+        assert re.search(rf"failed: {re.escape(run.title)}: .*{reason}", printed.err)
+        assert f"\n  log: {run.log_file}" in printed.err and reason in run.log_file.read_text()
+    assert [run for run in reasons if "Traceback" in run.log_file.read_text()] == [wrong]
+    assert printed.err.count("failed: ") == 3
+
+
+# --- in processes
+
+
+def start(copy, *words, **variables):
+    """Start a command there, in a session of its own, as in a terminal."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
-    return subprocess.Popen([str(word) for word in words], cwd=copy, env=active_environment(), text=True, **pipes)
+    environment = active_environment(**variables)
+    return subprocess.Popen([str(word) for word in words], cwd=copy, env=environment, text=True, **pipes)
 
 
 def sweep(copy, *words):
     return start(copy, sys.executable, "-m", "training.sweep", *words)
 
 
-def until(condition, process, seconds=180):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < limit, process.communicate()
-        time.sleep(0.02)
-
-
-def workers(copy):
-    """Return the processes that have this folder as theirs and train there: Dask's workers."""
+def processes_of(sweep):
+    """Return the processes of its session that are alive, but for itself."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(copy) and any("spawn_main" in word for word in process.cmdline()):
-                found.append(process)
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            ours = os.getsid(process.pid) == sweep.pid != process.pid
+            found += [process] if ours and process.status() != psutil.STATUS_ZOMBIE else []
     return found
 
 
-def folder_of(copy, name, seed=0):
-    return copy / "training" / NO / "output" / name / f"seed={seed}"
+def workers_of(sweep):
+    return [process for process in processes_of(sweep) if any("spawn_main" in word for word in process.cmdline())]
 
 
-def begun(copy, name):
-    return list(copy.glob(f"training/*/output/{name}/*/checkpoints/best.ckpt"))
+def until(condition, process=None, seconds=300):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
-def weights(folder):
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+def stopped(process, send, *command):
+    """End a sweep with a signal; it must say the command that continues it, and leave no process."""
+    send()
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 130 and "Traceback" not in said, said
+    assert f"Stopped; what was trained is saved. To continue: {' '.join(map(str, command))}" in said.splitlines()
+    until(lambda: not processes_of(process))
 
 
-def epochs(folder):
-    return [int(line.split(",")[0]) for line in (folder / "curves.csv").read_text().splitlines()[1:]]
+def test_sweep_that_loses_a_worker_and_is_stopped_and_killed_ends_as_if_nothing_had_been(
+    copy, whole, scheduler, tmp_path, monkeypatch
+):
+    words = "--config", grid(tmp_path / "g.yaml", (NO, LONG), name="stopped"), "--workers"
+    runs = [run_of("stopped", seed) for seed in (0, 1)]
+    process = sweep(copy, *words, 2)
+    until(lambda: all(epochs_written(run.curves_file) > 12 for run in runs), process)
+    workers_of(process)[0].kill()  # its run goes on after the last checkpoint, in the other or in a new worker
+    until(lambda: any("continues after 10 epochs" in run.log_file.read_text() for run in runs), process)
+    stopped(process, lambda: os.killpg(process.pid, signal.SIGINT), *START, *words, 2)  # a terminal sends it to all
+    run = next(run for run in runs if read_checkpoint(run.last_checkpoint)["epochs_done"] < EPOCHS)
+    assert f"stopped after {len(epochs(run))} epochs. To continue: bash " in run.log_file.read_text()
+    assert read_checkpoint(run.last_checkpoint)["epochs_done"] == len(epochs(run)) > 10
+
+    begun, process = len(epochs(run)), sweep(copy, *words, 1)
+    until(lambda: epochs_written(run.curves_file) > begun, process)
+    (worker,), met = workers_of(process), threading.Event()
+    worker.suspend()
+
+    class Met(RunIsBusy):
+        def __init__(self, text):
+            super().__init__(text)
+            met.set()
+
+    def kill_sweep():
+        met.wait(300)
+        process.kill()
+        worker.resume()
+
+    monkeypatch.setattr("training.train.RunIsBusy", Met)
+    killer = threading.Thread(target=kill_sweep)
+    killer.start()
+    assert sweep_here(*words, 1, "--scheduler", scheduler) == 0  # waits for the run that another sweep trains
+    killer.join()
+    assert met.is_set()
+    until(lambda: not processes_of(process))
+    assert all(is_as_whole(run) and run.metrics_file.exists() for run in runs)
 
 
-@pytest.fixture(scope="module")
-def whole(copy, tmp_path_factory):
-    """The grid of a sweep that nothing has stopped, and what it printed."""
-    path = grid(tmp_path_factory.mktemp("grid") / "whole.yaml", "whole", {})
-    process = sweep(copy, "--config", path, "--workers", 2)
-    out, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert out.startswith("2 of 2 runs are trained and evaluated; took 0:")
-    return path
-
-
-def test_every_run_is_trained_and_evaluated_and_a_second_call_does_nothing(copy, whole):
-    for seed in (0, 1):
-        folder = folder_of(copy, "whole", seed)
-        assert epochs(folder) == [*range(60)]
-        content = json.loads((folder / "metrics.json").read_text())
-        assert content["training_seed"] == seed and content["metrics"]["path_kl"]["standard_error"] > 0
-    before = {path: path.stat().st_mtime_ns for path in copy.glob("training/*/output/whole/*/*")}
-    process = sweep(copy, "--config", whole)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert not list(copy.glob("training/*/config.yaml"))  # each run has its own
-
-
-def test_analysis_of_a_sweep_takes_what_was_evaluated_and_knows_runs_by_what_was_trained(copy, whole, tmp_path):
-    results = tmp_path / "results.csv"
-    words = [sys.executable, "analyse_experiments.py", "--output-dir", tmp_path, "--results", results, "--sweep"]
-    stamp = (folder_of(copy, "whole") / "metrics.json").stat().st_mtime_ns
-    for name in ("whole", "again"):
-        if name == "again":  # the same trainings under another name: their rows are there
-            (copy / "training" / NO / "output" / "whole").rename(copy / "training" / NO / "output" / "again")
-            for path in copy.glob("training/*/output/again/*/metrics.json"):
-                path.unlink()
-        process = start(copy, *words, name)
-        out, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        assert "no regularizer  2" in out and f"a row a run: {results}" in out
-    (copy / "training" / NO / "output" / "again").rename(copy / "training" / NO / "output" / "whole")
-    assert not (folder_of(copy, "whole") / "metrics.json").exists()  # nothing was evaluated again
-    assert stamp and len(results.read_text().splitlines()) == 3
-    process = sweep(copy, "--config", whole, "--results", results, "--dry-run")
-    assert process.communicate(timeout=60)[0] == ""  # the file holds all
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_runs_and_the_same_command_finishes_them_to_the_same_weights(copy, whole, tmp_path, number):
-    name = f"stopped_by_{number.name}"
-    words = "--config", grid(tmp_path / "g.yaml", name, {}, seeds=[0]), "--workers", 1
-    process = sweep(copy, *words)
-    until(lambda: begun(copy, name), process)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # a terminal sends it to all
-    else:
-        process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors
-    assert "Stopped; what was trained is saved. To continue: python -m training.sweep --config" in errors
-    assert workers(copy) == []
-    folder = folder_of(copy, name)
-    assert "stopped after" in (folder / "log.txt").read_text()
-    process = sweep(copy, *words)
-    assert process.wait(timeout=180) == 0
-    assert "continues after" in (folder / "log.txt").read_text()
-    assert epochs(folder) == [*range(60)] and equal(weights(folder), weights(folder_of(copy, "whole")))
-
-
-def test_run_of_a_killed_worker_goes_on_and_nothing_outlives_a_killed_sweep(copy, whole, tmp_path):
-    words = "--config", grid(tmp_path / "g.yaml", "killed", {}), "--workers", 2
-    process = sweep(copy, *words)
-    until(lambda: len(begun(copy, "killed")) == 2, process)
-    for worker in workers(copy)[:1]:
-        worker.kill()
-    assert process.wait(timeout=240) == 0
-    for seed in (0, 1):
-        assert equal(weights(folder_of(copy, "killed", seed)), weights(folder_of(copy, "whole", seed)))
-        assert epochs(folder_of(copy, "killed", seed)) == [*range(60)]
-
-    process = sweep(copy, "--config", grid(tmp_path / "h.yaml", "orphans", {"max_epochs": 3000}), "--workers", 2)
-    until(lambda: len(begun(copy, "orphans")) == 2, process)
-    process.kill()
-    process.communicate()
-    limit = time.monotonic() + 60
-    while workers(copy):
-        assert time.monotonic() < limit, "a worker lives on"
-        time.sleep(0.1)
-
-
-def test_failing_runs_are_named_with_their_logs_and_the_others_finish(copy, tmp_path):
-    few = {"max_epochs": 3}
-    wrong = "mps" if sys.platform != "darwin" else "cuda"
-    parts = ({"accelerator": [wrong]} | few, {"data.validation_set_size": [128, 129]} | few)
-    path = grid(tmp_path / "g.yaml", "fails", *parts, seeds=[0])
-    output = copy / "training" / NO / "output" / "fails"
-    broken = output / "data.validation_set_size=129,seed=0"
-    (broken / "curves.csv").mkdir(parents=True)  # an OSError in the middle of Lightning
-    process = sweep(copy, "--config", path, "--workers", 1)
-    out, errors = process.communicate(timeout=180)
-    assert process.returncode == 1
-    assert out.startswith("1 of 3 runs are trained and evaluated;")
-    for name, reason in ((f"accelerator={wrong},seed=0", "device here"), (broken.name, "Is a directory")):
-        assert f"failed: {NO}, fails/{name}: " in errors and f"  log: {output / name / 'log.txt'}" in errors
-        assert reason in (output / name / "log.txt").read_text()
-    assert (output / "data.validation_set_size=128,seed=0" / "metrics.json").exists()
-
-
-def test_two_sweeps_at_once_never_train_one_run(copy, whole, tmp_path):
-    words = "--config", grid(tmp_path / "g.yaml", "twice", {}, seeds=[0]), "--workers", 1
-    processes = [sweep(copy, *words) for _ in range(2)]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    folder = folder_of(copy, "twice")
-    assert epochs(folder) == [*range(60)] and equal(weights(folder), weights(folder_of(copy, "whole")))
-    assert (folder / "log.txt").read_text().count(": finished its 60 epochs.") == 1
-
-
-def test_sigterm_to_run_all_leaves_nothing_behind(copy):
-    process = start(copy, "bash", "run_all.sh", "--experiments", NO, "--workers", "1")
-    until(lambda: (copy / "training" / NO / "output" / "run1" / "curves.csv").exists(), process)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "To continue: bash run_all.sh" in errors
-    assert workers(copy) == []
+def test_sigterm_to_run_all_ends_all_of_it_with_the_command_that_continues(copy):
+    record, _, seconds = evaluate_run(load_run(Run(ANALYTICAL)), SAMPLING, copy / "generated_artifacts/analytical/run1")
+    record.write(seconds)  # or the analysis of the exact score would come first
+    words = "bash", "run_all.sh", "--experiments", NO, "--workers", "1"
+    process = start(copy, *words)
+    until(lambda: epochs_written(Run(NO).curves_file), process)
+    stopped(process, process.terminate, *words)
+    assert read_checkpoint(Run(NO).last_checkpoint)["epochs_done"] == len(epochs(Run(NO)))

@@ -1,5 +1,6 @@
 """Analyses that cost little (few points, runs that nobody trained, no drawing), runs written by hand, the page read."""
 
+import csv
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,10 +9,12 @@ from matplotlib.text import Text
 from PIL import Image
 from subjects import FEW
 
+import analyse_experiments
 from utils.evaluation import registry
 from utils.evaluation.estimates import Estimate
 from utils.plots.style import png
 from utils.plots.video import write_video
+from utils.reports import comparison, experiment, sweep
 from utils.runs.checkpoints import Loaded
 from utils.runs.curves import HEADING
 from utils.runs.loading import configure
@@ -23,14 +26,22 @@ FRAMES = 31  # of the videos written by hand
 WORDS = ("--number-of-samples", "60", "--time-steps", "10")
 SAMPLING = Sampling(number_of_samples=60, time_steps=10)
 SMALL = ("data.training_set_size=64", "score_network.hidden_size=16", "score_network.number_of_hidden_layers=1")
-COMPARED = ("comparison_figure", "samples_comparison_figure", "draw_marginal_distribution")
+OF_A_RUN = ("samples_figure", "radial_distribution_figure", "score_error_figure", "maps_figure")
+OF_A_RUN = (*(f"plots.experiment_figures.{name}" for name in OF_A_RUN), "reports.experiment.magnitude_maps")
+OF_SEVERAL = ("comparison_figure", "samples_comparison_figure", "draw_marginal_distribution")
+OF_SEVERAL = tuple(f"reports.comparison.{name}" for name in OF_SEVERAL)
 FACTS = facts_of(Loaded(Run("no_regularizer"), configure("no_regularizer"), None, None), SAMPLING)
 
 
 def with_few_points(patch):
     """Let evaluations take few points and videos two frames."""
     patch.setattr("utils.evaluation.registry.Effort", lambda: FEW)
-    patch.setattr("utils.reports.experiment.VIDEO_FRAMES", 2)
+    patch.setattr(experiment, "VIDEO_FRAMES", 2)
+
+
+def analyse(output, *words):
+    """Analyse as the command line says, with few samples; return the exit status."""
+    return analyse_experiments.main([*WORDS, "--output-dir", str(output), *words])
 
 
 def without_drawing(patch):
@@ -42,18 +53,22 @@ def without_drawing(patch):
         path.write_bytes(blank)
         texts[path] = [text.get_text() for text in figure.findobj(Text)] if figure else []
 
-    for module in ("experiment", "comparison", "sweep"):
-        patch.setattr(f"utils.reports.{module}.save", save)
-    patch.setattr("utils.reports.experiment.draw_video", lambda *_: None)
+    for module in (experiment, comparison, sweep):
+        patch.setattr(module, "save", save)
+    patch.setattr(experiment, "draw_video", lambda *_: None)
     return texts
+
+
+def without_figures(patch, *names):
+    """Let these functions make nothing."""
+    for name in names:
+        patch.setattr(f"utils.{name}", lambda *_: None)
 
 
 def with_few_metrics(patch):
     """Let two metrics be all, and nothing be made that only pictures need."""
-    few = {name: registry.METRICS[name] for name in ("path_kl", "stray_fraction")}
-    patch.setattr(registry, "METRICS", few)
-    for name in ("experiment.draw_score_error", *(f"comparison.{name}" for name in COMPARED)):
-        patch.setattr(f"utils.reports.{name}", lambda *_: None)
+    patch.setattr(registry, "METRICS", {name: registry.METRICS[name] for name in ("path_kl", "stray_fraction")})
+    without_figures(patch, "reports.experiment.draw_score_error", *OF_SEVERAL)
 
 
 def leave_run(experiment, name="run1", *overrides, epochs=4):
@@ -62,8 +77,9 @@ def leave_run(experiment, name="run1", *overrides, epochs=4):
     configuration.write(run.configuration_file)
     run.best_checkpoint.parent.mkdir()
     state = {f"network.{key}": value for key, value in configuration.build_network().state_dict().items()}
+    of_training = {"callbacks": {}, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
     for path in (run.best_checkpoint, run.last_checkpoint):
-        torch.save({"state_dict": state, "epochs_done": epochs, "callbacks": {}}, path)
+        torch.save({"state_dict": state, "epochs_done": epochs} | of_training, path)
     rows = [f"{epoch},1.0,1.0,0.5,0.4,,0.001" for epoch in range(epochs)]
     run.curves_file.write_text("\n".join([HEADING, *rows, ""]))
     return run
@@ -80,6 +96,12 @@ def write_run(output, experiment, values, folder=None, run="run1", left_out=None
         shades = np.linspace(0, 255, FRAMES).astype(np.uint8)
         write_video((np.full((32, 64, 3), shade) for shade in shades), folder / "score_field.mp4")
     return record
+
+
+def rows_of(path):
+    """Return the rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 class Page(HTMLParser):

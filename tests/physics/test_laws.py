@@ -76,6 +76,10 @@ def test_a_mixture_of_one_is_the_toy_problem_bit_for_bit(coordinates, symmetric,
     assert (one.mean_width, one.stray_radius) == (toy.mean_width, toy.stray_radius)
 
 
+def test_mean_width_is_weighted():
+    assert make_mixture().mean_width == pytest.approx(0.7 * 0.01 + 0.2 * 0.03 + 0.1 * 0.02)
+
+
 @for_laws(lambda law: law.shape[0] > 1)
 def test_symmetric_law_commutes_with_permutations_and_the_other_does_not(law, generator):
     x, sigma = torch.rand(100, *law.shape, generator=generator).double(), torch.full((100,), 0.1).double()

@@ -1,54 +1,53 @@
 """What sets analysed runs side by side: each problem for itself, with its own exact score; numbers agree everywhere."""
 
-import contextlib
-import csv
-import io
 import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from analysed import WORDS, Page, leave_run, with_few_points, without_drawing, write_run
+from analysed import (
+    OF_A_RUN,
+    OF_SEVERAL,
+    Page,
+    analyse,
+    leave_run,
+    rows_of,
+    with_few_points,
+    without_drawing,
+    without_figures,
+    write_run,
+)
 from conftest import copy_training, use_training_folder
 
-import analyse_experiments
+from utils.evaluation import registry
 from utils.evaluation.registry import METRICS
-from utils.reports.comparison import compare, headline
-from utils.reports.formatting import half_width, with_interval
-from utils.reports.page import write_page
+from utils.reports import comparison
+from utils.reports.formatting import MISSING, half_width, with_interval
 from utils.runs.loading import configure
 from utils.runs.run import Run
 from utils.runs.store import Record
 
-THREE = "toy_problem.equilibrium_relative_coordinates=[[0.1],[0.45],[0.8]]"
-ONE, FOUR = (
-    f"{{weight: {weight}, sigma_d: {width}, equilibrium_relative_coordinates: {positions}}}"
-    for weight, width, positions in ((1, 0.01, "[[0.25],[0.75]]"), (4, 0.03, "[[0.4],[0.6]]"))
-)
-MIXTURE = f"toy_problem={{type: gaussian_mixture, gaussians: [{ONE}, {FOUR}]}}"
-OWN = {"three": [THREE], "mixture": [MIXTURE]}
-RUNS = ["no_regularizer", "no_regularizer/short", "fokker_planck_regularizer/three", "no_regularizer/mixture"]
-GROUPS = {  # of the base, and of those of other problems
-    "three": ["analytical (problem of fokker_planck_regularizer,three)", "fokker_planck_regularizer, three"],
-    "mixture": ["analytical (problem of no_regularizer,mixture)", "no_regularizer, mixture"],
-    "base": ["analytical", "no_regularizer", "no_regularizer, short"],
+OWN = {  # problems that are not that of base_config.yaml
+    "three": "toy_problem.equilibrium_relative_coordinates=[[0.1],[0.45],[0.8]]",
+    "mixture": "toy_problem={type: gaussian_mixture, gaussians: ["
+    "{weight: 1, sigma_d: 0.01, equilibrium_relative_coordinates: [[0.25],[0.75]]}, "
+    "{weight: 4, sigma_d: 0.03, equilibrium_relative_coordinates: [[0.4],[0.6]]}]}",
 }
-
-
-def analyse(output, *names):
-    """Return the exit status, and what is said."""
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        status = analyse_experiments.main([*WORDS, "--output-dir", str(output), "--experiments", *names])
-    return status, out.getvalue(), err.getvalue()
-
-
-def rows_of(output):
-    with (output / "summary.csv").open(newline="", encoding="utf-8") as file:
-        return {(row["experiment"], row["run"]): row for row in csv.DictReader(file)}
+GROUPS = [
+    ["analytical", "no_regularizer", "no_regularizer, short"],
+    ["analytical (problem of fokker_planck_regularizer,three)", "fokker_planck_regularizer, three"],
+    ["analytical (problem of no_regularizer,mixture)", "no_regularizer, mixture"],
+]
 
 
 def records(output):
-    return [Record.read(path) for path in sorted(output.rglob("metrics.json"))]
+    return {record.title: record for record in map(Record.read, output.rglob("metrics.json"))}
+
+
+def tables_of(output):
+    """Return the rows of each table of headline numbers, by the title of the run."""
+    tables = [table for table in Page(output / "index.html").tables if table[0][1].startswith("path KL")]
+    return [{row[0].removesuffix(" control"): row[1:] for row in table[1:]} for table in tables]
 
 
 @pytest.fixture(scope="module")
@@ -58,124 +57,99 @@ def analysed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         use_training_folder(copy_training(folder), patch)
         with_few_points(patch)
-        texts = without_drawing(patch)
-        for name in ("samples", "radial_distribution", "score_error", "maps"):  # of one run
-            patch.setattr(f"utils.plots.experiment_figures.{name}_figure", lambda *_: None)
-        for name in RUNS:
-            run = name.partition("/")[2]
-            leave_run(name.partition("/")[0], run or "run1", *OWN.get(run, [f"seed={len(run)}"]))
-        status, out, err = analyse(folder / "out", *RUNS)
-        assert (status, err) == (0, "")
-        yield SimpleNamespace(output=folder / "out", said=out, texts=texts)
+        texts, said = without_drawing(patch), []
+        without_figures(patch, *OF_A_RUN, OF_SEVERAL[-1])
+        patch.setattr(registry, "METRICS", {n: one for n, one in METRICS.items() if not n.startswith("ode_")})
+        patch.setattr("utils.reports.page.print", said.append, raising=False)
+        leave_run("no_regularizer")
+        leave_run("no_regularizer", "short", "seed=5")
+        leave_run("no_regularizer", "mixture", OWN["mixture"])
+        leave_run("fokker_planck_regularizer", "three", OWN["three"])
+        names = ("no_regularizer", *(f"no_regularizer/{name}" for name in ("short", "mixture")))
+        assert analyse(folder / "out", "--experiments", *names, "fokker_planck_regularizer/three") == 0
+        yield SimpleNamespace(output=folder / "out", said=said, texts=texts)
 
 
 def test_every_problem_has_the_row_of_its_own_exact_score(analysed):
     """Where it were that of base_config.yaml, its path KL would not be 0."""
-    rows = rows_of(analysed.output)
-    assert set(rows) == {
-        *(("analytical", name) for name in ("run1", "fokker_planck_regularizer,three", "no_regularizer,mixture")),
-        *(tuple(name.split("/")) if "/" in name else (name, "run1") for name in RUNS),
-    }
-    for (experiment, _), row in rows.items():
-        assert (float(row["path_kl"]) == 0) == (experiment == "analytical")
-    for run, words in OWN.items():
+    found = records(analysed.output)
+    assert sorted(found) == sorted(title for group in GROUPS for title in group)
+    for group, words in zip(GROUPS, ([], *([words] for words in OWN.values())), strict=True):
         problem = configure("no_regularizer", words).problem
-        assert [r.facts["experiment"] for r in records(analysed.output) if r.problem == problem][0] == "analytical"
-        assert [r.title for r in records(analysed.output) if r.problem == problem] == GROUPS[run]
+        assert all(found[title].problem == problem for title in group)
+        assert [found[title].estimates["path_kl"].value == 0 for title in group] == [True, *(False for _ in group[1:])]
 
 
 def test_problems_have_tables_and_figures_of_their_own_and_it_is_said_that_they_differ(analysed):
-    page = Page(write_page(analysed.output)[0])
-    assert "These runs are of 3 different problems" in page.text
-    tables = [
-        [row[0].removesuffix(" control") for row in table[1:]] for table in page.tables if "path KL" in table[0][1]
-    ]
-    assert sorted(tables) == sorted(GROUPS.values()) and tables[0] == GROUPS["base"]
-    assert "Problem: as in base_config.yaml" in page.text
-    for text in (page.text, analysed.said):
+    page = Page(analysed.output / "index.html").text
+    assert "These runs are of 3 different problems" in page and "Problem: as in base_config.yaml" in page
+    for text in (page, analysed.said[-1]):
         assert text.count("Problem: ") == 3 and "[[0.1], [0.45], [0.8]]" in text and '"gaussian_mixture"' in text
+    assert [list(table) for table in tables_of(analysed.output)] == GROUPS
+    titles = {title for group in GROUPS for title in group}
     for name in ("score_error_comparison", "drift_comparison", "samples_comparison", "learning_curves"):
-        for number, titles in enumerate(tables, 1):
-            ending = f"_{number}" if number > 1 else ""
-            said = "\n".join(analysed.texts[analysed.output / f"{name}{ending}.png"])
-            shown = [title for title in sum(GROUPS.values(), []) if f"\n{title}" in f"\n{said}"]
-            expected = titles if name != "learning_curves" else titles[1:]
-            assert {title for title in shown if title not in ("analytical", "no_regularizer")} <= set(expected)
-            assert set(expected) <= set(shown)
-
-
-def test_pictures_of_three_atoms_say_that_they_show_a_slice(analysed):
-    texts = {path.name: "\n".join(words) for path, words in analysed.texts.items()}
-    assert "density of the slice" in texts["marginal_distribution_2.png"]
-    assert "Samples, those in the slice in which the other coordinates are 0.8" in texts["samples_comparison_2.png"]
-    assert "slice" not in texts["samples_comparison.png"] + texts["marginal_distribution.png"]
+        for group, ending in zip(GROUPS, ("", "_2", "_3"), strict=True):
+            words = {
+                word for text in analysed.texts[analysed.output / f"{name}{ending}.png"] for word in text.split("\n")
+            }
+            shown = titles & {word.removesuffix(" (0 up to rounding)") for word in words}
+            assert shown == set(group if name != "learning_curves" else group[1:])
+    assert "Samples" in analysed.texts[analysed.output / "samples_comparison.png"]
+    title = "Samples, those in the slice in which the other coordinates are 0.8"
+    assert title in analysed.texts[analysed.output / "samples_comparison_2.png"]
 
 
 def test_numbers_agree_wherever_they_stand(analysed):
-    page, rows = Page(write_page(analysed.output)[0]), rows_of(analysed.output)
-    cells = {row[0].removesuffix(" control"): row for table in page.tables for row in table if "–" not in row[0]}
-    said = {line.split("  ")[0]: line for line in analysed.said.splitlines()}
-    for record in records(analysed.output):
+    rows = {(row["experiment"], row["run"]): row for row in rows_of(analysed.output / "summary.csv")}
+    tables, said = tables_of(analysed.output), analysed.said[-1].splitlines()
+    for title, record in records(analysed.output).items():
         row = rows[record.facts["experiment"], record.facts["run"]]
-        for name, estimate in record.estimates.items():
-            assert float(row[name]) == estimate.value or np.isnan(estimate.value)
-            assert row[f"{name}_standard_error"] == str(estimate.standard_error or row[f"{name}_standard_error"])
-        shown = [with_interval(*numbers(record, name)) for name in headline()]
-        assert [cell.removeprefix("★ best: ") for cell in table_row(page, record)[1:]] == shown
-        line = next(line for title, line in said.items() if title == record.title)
-        assert all(with_interval(*numbers(record, name), 1) in line for name in headline())
+        for name, (value, error, *_) in record.estimates.items():
+            assert (row[name], row[f"{name}_standard_error"]) == (str(value), "" if error is None else str(error))
+        names = [name for name, one in METRICS.items() if one.headline and name in record.estimates]
+        cells = next(table[title] for table in tables if title in table)
+        assert [cell.removeprefix("★ best: ") for cell in cells] == [text(record, name) for name in names]
+        short = title.replace("fokker_planck_regularizer", "fokker_planck")
+        line = next(line for line in said if line.startswith(f"{short}  "))
+        assert all(text(record, name, 1) in line for name in names) and line.count(MISSING) == 1  # that of the ODE
 
 
-def numbers(record, name):
+def text(record, name, digits=2):
     factor, estimate = METRICS[name].factor, record.estimates[name]
-    return factor * estimate.value, factor * half_width(estimate)
+    return with_interval(factor * estimate.value, factor * half_width(estimate), digits)
 
 
-def table_row(page, record):
-    tables = (row for table in page.tables if "path KL" in table[0][1] for row in table)
-    return next(row for row in tables if row[0].removesuffix(" control") == record.title)
-
-
-def test_analysing_a_part_keeps_the_whole(analysed):
-    output = analysed.output
-    before, page = (output / "summary.csv").read_bytes(), Page(output / "index.html")
-    figures = {path.name for path in output.glob("*.png")}
-    analysed.texts.clear()
-    status, out, _ = analyse(output, "no_regularizer/short")
-    assert status == 0 and (output / "summary.csv").read_bytes() == before
-    assert out.partition("\n\n")[2] == analysed.said.partition("\n\n")[2]
-    assert [table for table in Page(output / "index.html").tables] == page.tables
-    assert {path.name for path in analysed.texts if path.parent == output} == figures
-    assert {path.parent.name for path in analysed.texts} == {"out", "short"}  # no other run was analysed again
-
-
-def test_figures_of_runs_that_are_gone_go_as_well(analysed, tmp_path):
+def test_analysing_a_part_keeps_the_whole_and_what_is_removed_is_gone(analysed, tmp_path, monkeypatch):
+    without_figures(monkeypatch, *OF_SEVERAL)
     output = shutil.copytree(analysed.output, tmp_path / "out")
+    before, said = [(output / "summary.csv").read_bytes(), Page(output / "index.html").tables], analysed.said[-1]
+    assert analyse(output, "--experiments", "no_regularizer/short") == 0
+    assert [(output / "summary.csv").read_bytes(), Page(output / "index.html").tables] == before
+    assert analysed.said[-1].partition("Pictures,")[0] == said.partition("Pictures,")[0]
+    written = {path.relative_to(output) for path in analysed.texts if path.is_relative_to(output)}
+    assert {path.name for path in written if len(path.parts) == 1} == {path.name for path in output.glob("*.png")}
+    assert {str(path.parent) for path in written} == {".", "no_regularizer/short"}  # no other run was analysed again
     for name in ("analytical/no_regularizer,mixture", "no_regularizer/mixture"):
         shutil.rmtree(output / name)
-    compare(output)
-    assert (output / "score_error_comparison_2.png").exists() and not list(output.glob("*_3.png"))
-    assert len(rows_of(output)) == 5
+    comparison.compare(output)
+    assert len(rows_of(output / "summary.csv")) == 5 and not list(output.glob("*_3.png"))
 
 
 def test_damaged_samples_and_learning_curves_are_named_and_the_others_are_drawn(training, tmp_path, monkeypatch):
-    texts, output = without_drawing(monkeypatch), tmp_path / "out"
+    texts, files = without_drawing(monkeypatch), {}
+    without_figures(monkeypatch, OF_SEVERAL[-1])
+    monkeypatch.setattr(comparison, "FIGURES", {})
     for run in ("cut", "half", "no_array", "whole"):
-        np.savez_compressed(
-            write_run(output, "no_regularizer", {}, run=run).folder / "samples.npz", samples=np.zeros((9, 2, 1))
-        )
         leave_run("no_regularizer", run)
-    path = output / "no_regularizer" / "cut" / "samples.npz"
-    path.write_bytes(path.read_bytes()[:100])
-    np.savez(output / "no_regularizer" / "no_array" / "samples.npz", other=np.zeros(3))
-    Run("no_regularizer", "half").curves_file.write_text("epoch,")
-    Run("no_regularizer", "whole").curves_file.unlink()
-    problems = compare(output)[1]
-    assert [line.partition(": ")[0] for line in problems] == [
-        str(path),
-        str(output / "no_regularizer" / "no_array" / "samples.npz"),
-        *(str(Run("no_regularizer", run).curves_file) for run in ("half", "whole")),
-    ]
+        files[run] = write_run(tmp_path, "no_regularizer", {}, run=run).folder / "samples.npz"
+        np.savez(files[run], **{"other" if run == "no_array" else "samples": np.zeros((9, 2, 1))})
+    files["cut"].write_bytes(files["cut"].read_bytes()[:100])
+    curves = [Run("no_regularizer", run).curves_file for run in ("half", "whole")]
+    curves[0].write_text("epoch,")
+    curves[1].unlink()
+    problems = comparison.compare(tmp_path)[1]
+    expected = [files["cut"], files["no_array"], *curves]
+    assert [line.partition(": ")[0] for line in problems] == list(map(str, expected))
     drawn = {path.name: " ".join(words) for path, words in texts.items()}
     assert "no_regularizer, half" in drawn["samples_comparison.png"]
     assert "no_regularizer, cut" in drawn["learning_curves.png"] and "half" not in drawn["learning_curves.png"]

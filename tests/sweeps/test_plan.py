@@ -1,23 +1,16 @@
-"""What a grid of runs consists of: all combinations, names that tell runs apart, and a line on each fault."""
+"""What a grid consists of: every combination once, names that tell runs apart, and a line on each mistake."""
 
 import pytest
-import yaml
+from grids import FP, NO, grid
 
-from training.sweep import main
+from utils.files import UserError
 from utils.runs.run import Run
-from utils.sweeps.plan import plan, tag
-
-
-def grid(path, *parts, name="tried", seeds=(0, 1)):
-    """Write a sweep's file; a part is an experiment and its overrides."""
-    parts = [{"experiments": [experiment], "overrides": overrides} for experiment, overrides in parts]
-    path.write_text(yaml.safe_dump({"name": name, "seeds": list(seeds), "parts": parts}, sort_keys=False))
-    return path
+from utils.sweeps.plan import plan, plan_shipped, tag
 
 
 def test_runs_are_all_combinations_and_their_names_tell_them_apart(tmp_path):
     overrides = {"regularizer.weight": [1e-3, 1e-5], "max_epochs": 7, "data.batch_size": [64, 128]}
-    planned = plan(grid(tmp_path / "g.yaml", ("fokker_planck_regularizer", overrides), ("no_regularizer", {})))
+    planned = plan(grid(tmp_path / "g.yaml", (FP, overrides), (NO, {}), overrides={"max_epochs": 9}))
     assert [one.run.name for one in planned] == [
         *(
             f"tried/data.batch_size={size},regularizer.weight={weight},seed={seed}"
@@ -30,13 +23,13 @@ def test_runs_are_all_combinations_and_their_names_tell_them_apart(tmp_path):
     ]
     found = [(one.configuration.regularizer.weight, one.configuration.data.batch_size) for one in planned[:8:2]]
     assert found == [(1e-3, 64), (1e-3, 128), (1e-5, 64), (1e-5, 128)]
-    assert {one.configuration.max_epochs for one in planned[:8]} == {7}
+    assert [one.configuration.max_epochs for one in planned] == [7] * 8 + [9] * 2  # a part's own comes first
     assert [one.configuration.seed for one in planned] == [0, 1] * 5
 
 
 def test_run_that_is_there_twice_is_trained_once(tmp_path):
     again = {"data.batch_size": [512, 64]}  # 512 is what base_config.yaml says
-    planned = plan(grid(tmp_path / "g.yaml", ("no_regularizer", {}), ("no_regularizer", again), seeds=(3, 3)))
+    planned = plan(grid(tmp_path / "g.yaml", (NO, {}), (NO, again), seeds=(3, 3)))
     assert [one.run.name for one in planned] == ["tried/seed=3", "tried/data.batch_size=64,seed=3"]
 
 
@@ -55,11 +48,17 @@ def test_tag_is_safe_short_and_unique_whatever_the_value():
     tags = [tag({"seed": 1, "key": value}) for value in values]
     assert len(set(tags)) == len(values)
     assert max(map(len, tags)) <= 120
-    assert all(Run("no_regularizer", f"sweep/{one}").sweep == "sweep" for one in tags)
+    assert all(Run(NO, f"sweep/{one}").sweep == "sweep" for one in tags)
     assert tags[-5:] == [f"key={value},seed=1" for value in ("null", "true", "1e-30", "-3", "mean")]
 
 
-NO, FP = "no_regularizer", "fokker_planck_regularizer"
+def test_shipped_runs_are_run1_of_every_experiment():
+    assert [(one.run.name, one.overrides) for one in plan_shipped()] == [("run1", ())] * 5
+    assert [one.run.experiment for one in plan_shipped([FP, NO])] == [FP, NO]
+    with pytest.raises(UserError, match="did you mean no_regularizer"):
+        plan_shipped(["no_regulariser"])
+
+
 BAD_GRIDS = [
     ([(NO, {"sed": 1})], ["parts.0, no_regularizer: sed: unknown key (did you mean seed?), given 1"]),
     (
@@ -83,51 +82,34 @@ BAD_GRIDS = [
         [(NO, {"max_epochs": 4}), (NO, {"max_epochs": 5})],
         [f"parts.1, {NO}: two configurations would both be tried/seed={seed}; name what" for seed in (0, 1)],
     ),
+    (
+        [(NO, {f"optimizer.{i}": list(range(8)) for i in range(6)})],  # planning them would take an hour
+        ["parts: these are 524,288 runs; a sweep has at most 10,000"],
+    ),
 ]
 
 
-def test_common_overrides_are_checked_like_those_of_a_part(tmp_path, capsys):
-    for override, said in (("seed: 77", "seed: the seeds are"), ("max_epochs: []", "max_epochs: an empty list")):
-        path = tmp_path / "bad.yaml"
-        path.write_text(f"name: tried\nseeds: [0]\noverrides:\n  {override}\nparts:\n  - experiments: [{NO}]\n")
-        assert main(["--config", str(path), "--dry-run"]) == 2
-        assert capsys.readouterr().err.startswith(f"{path}: overrides: {said}")
-
-
-@pytest.mark.parametrize("address", ["", "somewhere", "tcp://127.0.0.1:99999", "tls://127.0.0.1:8786"])
-@pytest.mark.usefixtures("training")
-def test_scheduler_that_cannot_be_is_refused_at_once(tmp_path, capsys, address):
-    path = grid(tmp_path / "g.yaml", (NO, {}))
-    assert main(["--config", str(path), "--scheduler", address]) == 2
-    assert capsys.readouterr().err.startswith(f"--scheduler {address}: ")
-
-
-def test_grid_that_is_too_large_is_refused_at_once(tmp_path, capsys):
-    path = grid(tmp_path / "large.yaml", (NO, {f"optimizer.{i}": list(range(8)) for i in range(6)}))
-    assert main(["--config", str(path), "--dry-run"]) == 2
-    assert "parts: these are 524,288 runs; a sweep has at most 10,000" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("parts", "lines"), BAD_GRIDS, ids=[lines[0] for _, lines in BAD_GRIDS])
-@pytest.mark.usefixtures("training")
-def test_bad_grid_is_refused_with_the_key_of_each_fault(tmp_path, capsys, parts, lines):
-    path = grid(tmp_path / "bad.yaml", *parts)
-    assert main(["--config", str(path)]) == 2
-    said = sorted(line.removeprefix(f"{path}: ") for line in capsys.readouterr().err.splitlines())
+def test_bad_grid_is_refused_with_the_key_of_each_fault(tmp_path, parts, lines):
+    refused(grid(tmp_path / "bad.yaml", *parts), *lines)
+
+
+def refused(path, *lines):
+    with pytest.raises(UserError) as fault:
+        plan(path)
+    said = sorted(line.removeprefix(f"{path}: ") for line in str(fault.value).splitlines())
     assert len(said) == len(lines)
-    assert all(one.startswith(line) for one, line in zip(said, lines, strict=True))
-    assert not list(tmp_path.glob("training/*/output"))
+    assert all(one.startswith(line) for one, line in zip(said, lines, strict=True)), said
 
 
-def test_shipped_sweep_is_valid_and_a_dry_run_starts_nothing(training, capsys):
-    assert main(["--dry-run", "--config", str(training / "sweep_config.yaml")]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 25
-    assert not list(training.glob("*/output"))
-
-
-def test_name_of_a_sweep_is_not_that_of_a_run(training, tmp_path, capsys):
-    folder = training / "no_regularizer" / "output" / "run1"
+def test_what_all_parts_share_is_checked_as_well(tmp_path, training):
+    path, parts = tmp_path / "bad.yaml", [(NO, {})]
+    refused(grid(path, *parts, overrides={"seed": 77}), "overrides: seed: the seeds are those of `seeds`")
+    refused(grid(path, *parts, overrides={"max_epochs": []}), "overrides: max_epochs: an empty list of values")
+    refused(grid(path, *parts, seeds=[-1]), "seeds.0: should be greater than or equal to 0, given -1")
+    refused(grid(path, *parts, name="../x"), "name: should be letters, digits, dots, dashes and underscores")
+    refused(grid(path, *parts, sedes=1), "sedes: unknown key (did you mean seeds?), given 1")
+    folder = training / NO / "output" / "run1"
     folder.mkdir(parents=True)
     (folder / "config.yaml").touch()
-    assert main(["--config", str(grid(tmp_path / "g.yaml", (NO, {}), name="run1"))]) == 2
-    assert capsys.readouterr().err.strip().endswith(f"name: {folder} is a run already; choose another")
+    refused(grid(path, *parts, name="run1"), f"name: {folder} is a run already; choose another")

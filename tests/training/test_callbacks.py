@@ -39,6 +39,7 @@ def test_pictures_can_be_looked_at(clone):
         assert first != second
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # of runpy
 @pytest.mark.usefixtures("training")
 def test_training_without_pictures_imports_nothing_that_draws(monkeypatch):
     monkeypatch.setitem(sys.modules, "utils.plots.score_field", None)  # to import it now is an ImportError

@@ -1,12 +1,9 @@
 """Estimates: a number with its standard error, and the points at which a score is evaluated.
 
-Times are stratified: [0,1] is cut into equal bins, and each holds equally many points with t uniform in it. So one set
-of points serves a mean over t and a curve against t. Draws are (bin, point), and the standard error of their mean is
-
-    sqrt( mean over bins of the variance within a bin / number of points ),
-
-which is the usual one for a single bin. Functions of means have the error of their linear part (delta method). Where
-a normal interval would be wrong, an interval of 95 % is given as well.
+Times are stratified: each of the equal bins of [0,1] holds equally many points with t uniform in it, so that one set
+serves a mean over t and a curve. Draws are (bin, point); their mean has the standard error sqrt(mean over bins of the
+variance within a bin / number of points). Functions of means have that of their linear part (delta method). Where a
+normal interval would be wrong, one of 95 % is given as well.
 """
 
 import math
@@ -40,7 +37,8 @@ class Estimate(NamedTuple):
     def of_mean(cls, draws: Tensor) -> "Estimate":
         """Return the mean of independent draws, (draw,) or (bin, draw)."""
         draws = torch.atleast_2d(draws.double())
-        return cls(draws.mean().item(), _error_of_mean(draws), draws.numel())
+        within = draws.var(1).mean().item() if draws.shape[1] > 1 else 0.0
+        return cls(draws.mean().item(), math.sqrt(within / draws.numel()), draws.numel())
 
     @classmethod
     def of_root_mean(cls, draws: Tensor) -> "Estimate":
@@ -50,12 +48,11 @@ class Estimate(NamedTuple):
     @classmethod
     def of_ratio(cls, numerators: Tensor, denominators: Tensor) -> "Estimate":
         """Return mean(numerators) / mean(denominators), drawn together, each (draw,) or (bin, draw)."""
-        numerators, denominators = (torch.atleast_2d(a.double()) for a in (numerators, denominators))
-        below = denominators.mean().item()
-        if not below:
+        numerators, denominators = numerators.double(), denominators.double()
+        if not (below := denominators.mean().item()):
             raise NoValue("it is a ratio to a mean that is 0 up to rounding")
         ratio = numerators.mean().item() / below
-        return cls(ratio, _error_of_mean((numerators - ratio * denominators) / below), numerators.numel())
+        return cls.of_mean((numerators - ratio * denominators) / below)._replace(value=ratio)
 
     @classmethod
     def of_median(cls, draws: Tensor) -> "Estimate":
@@ -83,11 +80,6 @@ class Estimate(NamedTuple):
         interval = self.interval and (factor * self.interval[0], factor * self.interval[1])
         error = None if self.standard_error is None else factor * self.standard_error
         return Estimate(factor * self.value, error, self.number_of_points, interval)
-
-
-def _error_of_mean(draws):
-    within = draws.var(1).mean() if draws.shape[1] > 1 else torch.tensor(0.0)
-    return math.sqrt(within.item() / draws.numel())
 
 
 class Points(NamedTuple):

@@ -1,17 +1,15 @@
 """Whether a learned field could be the score of a diffusing density at all.
 
-- Fokker-Planck residual: eps_hat = sigma^2 eps / sigma_dot, see `regularizers.fokker_planck_residual`.
-- Curl: with J the Jacobian of N = sigma s, a gradient has J = J^T, and 1/2 E[tr J J^T - tr J J] / E[tr J J^T] is the
-  share of the antisymmetric part |J - J^T|^2 / 4 in |J|^2: 0 for a gradient, 1 for a rotation.
-- Circulation: on a torus a field without curl need not be a gradient; its integral once around must vanish too.
-- Consistency: E|s(x_t, t) - E[s(x_t', t') | x_t]|^2 from products over two independent trajectories.
+The Fokker-Planck residual and consistency are those of `regularizers.py`. The curl is the share of the antisymmetric
+part |J - J^T|^2 / 4 of the Jacobian J of N = sigma s in |J|^2: 0 for a gradient, 1 for a rotation. On a torus a field
+without curl need not be a gradient: its circulation, the integral once around, must vanish too.
 """
 
 import torch
 from torch import Tensor
 
 from utils.evaluation.estimates import Curve, Estimate, NoValue, by_bin, points_at, stratified_times, with_curve
-from utils.evaluation.registry import TOY, WHERE, Subject, metric, shared
+from utils.evaluation.registry import WHERE, Subject, metric, shared
 from utils.score.derivatives import derivatives
 from utils.score.regularizers import Consistency, residual_from
 
@@ -26,7 +24,6 @@ TIME_STEPS, STEPS = 100, 5  # of the trajectories of the consistency gap
 
 
 @shared
-@torch.no_grad()
 def _field(subject: Subject, where: str) -> dict[str, Tensor]:
     """Return |eps_hat|^2 of both forms, means over components, tr J J^T and tr J J, all (bin, point)."""
     points = points_at(where, subject.truth, subject.effort.per_bin["field"], subject.generator("field"))
@@ -61,45 +58,30 @@ def curl(subject: Subject, where: str) -> Estimate:
 
 
 @metric("circulation", better="closer to 0")
-@torch.no_grad()
 def circulation(subject: Subject) -> list[Estimate]:
     """Mean over lines and t of sigma times the integral of s_theta's component once around the torus along it; 0 for
-    the gradient of a log-density.
-
-    Lines have uniform base points and stratified times. The component itself runs over equally spaced points."""
+    the gradient of a log-density."""
     estimates, generator = [], subject.generator("circulation")
     atoms, dimensions = subject.problem.shape
     for k in range(atoms * dimensions):
         t = stratified_times(subject.effort.per_bin["circulation"], generator)
         x = torch.rand(len(t), 1, atoms * dimensions, generator=generator).repeat(1, LOOP_POINTS, 1)
-        x[:, :, k] = (x[:, :, k] + torch.arange(LOOP_POINTS) / LOOP_POINTS) % 1
+        x[:, :, k] = (x[:, :, k] + torch.arange(LOOP_POINTS) / LOOP_POINTS) % 1  # from a uniform base point
         field = subject.network(x.view(-1, atoms, dimensions), t.repeat_interleave(LOOP_POINTS))
         estimates.append(Estimate.of_mean(by_bin(field.flatten(1)[:, k].view(len(t), LOOP_POINTS).double().mean(1))))
     return estimates
 
 
 @shared
-@torch.no_grad()
 def _gaps(subject: Subject, where: str) -> tuple[Tensor, Tensor]:
     """Return the gaps along two independent trajectories, (trajectory, ...), of the network and of the exact score.
-
     Both take the same points and random numbers, so what they share (the noise of a step, which hides a small gap, and
-    what the sampler's finite steps make of a consistent score) cancels in their difference.
-    """
+    what the sampler's finite steps make of a consistent score) cancels in their difference."""
     points = points_at(where, subject.truth, subject.effort.per_bin["gap"], subject.generator("gap points"))
-    rule = Consistency.model_validate(
-        {"weight": 0, "points": where, "time_steps": TIME_STEPS, "number_of_steps": STEPS}
-    )
-
-    def gaps(network):
-        generator = subject.generator(f"gap {where}")
-        return torch.stack(rule.gaps(network, *points, truth=subject.truth, generator=generator))
-
-    return gaps(subject.network), gaps(subject.truth)
-
-
-def _mean_product(gaps: Tensor) -> tuple[Estimate, Curve]:
-    return with_curve(Estimate.of_mean, by_bin(gaps.prod(0).mean((-2, -1))))
+    rule = Consistency.model_validate(dict(weight=0, points=where, time_steps=TIME_STEPS, number_of_steps=STEPS))
+    networks, purpose = (subject.network, subject.truth), f"gap {where}"
+    gaps = [rule.gaps(n, *points, truth=subject.truth, generator=subject.generator(purpose)) for n in networks]
+    return torch.stack(gaps[0]), torch.stack(gaps[1])
 
 
 @metric("consistency gap", source="Daras et al. 2023", better="closer to 0", where=WHERE)
@@ -107,12 +89,12 @@ def consistency_gap(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of sigma^2 |E[s_theta(x_t', t') | x_t] - s_theta(x_t, t)|^2 over 5 of 100 reverse steps,
     from two independent trajectories: unbiased, so perhaps negative; steps are finite, so the exact score's is not 0.
     """
-    return _mean_product(_gaps(subject, where)[0])
+    return with_curve(Estimate.of_mean, by_bin(_gaps(subject, where)[0].prod(0).mean((-2, -1))))
 
 
-@metric("consistency error", source=TOY, better="closer to 0", headline="noised", where=WHERE)
+@metric("consistency error", better="closer to 0", headline="noised", where=WHERE)
 def consistency_error(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of |gap_theta - gap|^2: the square of the difference between the network's consistency gap
     and that of the exact score on trajectories with the same random numbers; unbiased, so perhaps negative."""
     ours, exact = _gaps(subject, where)
-    return _mean_product(ours - exact)
+    return with_curve(Estimate.of_mean, by_bin((ours - exact).prod(0).mean((-2, -1))))

@@ -1,9 +1,8 @@
 """The registry of metrics, and what they are computed from.
 
-A metric is one function of a `Subject` that returns an `Estimate`, or an `Estimate` and its curve against t, or a list
-of estimates, one a component of x. Its definition is the first paragraph of the function's docstring; the decorator
-`metric` says what it is called, in which unit, who proposed it, and which direction is better. From that alone it
-appears in metrics.json, on the page, in the tables of the terminal and of sweeps, and in results.csv.
+A metric is a function of a `Subject` that returns an `Estimate`, or one and its curve against t, or a list of them, one
+a component of x. Its definition is the first paragraph of its docstring; the decorator `metric` gives its label, unit,
+source and better direction. From that alone it appears in all tables, in metrics.json, results.csv and on the page.
 """
 
 import copy
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
@@ -20,7 +20,6 @@ from utils.evaluation.estimates import Curve, Estimate, NoValue
 from utils.randomness import keyed_generator
 from utils.score.networks import AnalyticalScoreNetwork, ScoreNetwork
 
-Better = Literal["lower", "higher", "closer to 1", "closer to 0"]
 Result = Estimate | tuple[Estimate, Curve] | list[Estimate]
 TOY, SONG = "this project", "Song et al. 2021"
 Texts = Mapping[str, str]
@@ -46,10 +45,8 @@ class Effort:
 
 @dataclass(eq=False)
 class Subject:
-    """What is evaluated: a network and its samples, beside the exact score of the same problem.
-
-    Random numbers depend on `seed` and the purpose alone, so all networks are compared at the same points.
-    """
+    """What is evaluated: a network and its samples, beside the exact score of the same problem. Random numbers depend
+    on `seed` and the purpose alone, so all networks are compared at the same points."""
 
     network: ScoreNetwork
     truth: AnalyticalScoreNetwork
@@ -61,11 +58,8 @@ class Subject:
 
     def __post_init__(self) -> None:
         self.problem, self.schedule, self.samples = self.truth.problem, self.truth.schedule, self.states[0.0]
-
-    @functools.cached_property
-    def precise(self) -> ScoreNetwork:
-        """A copy of the network in float64 whose weights are fixed."""
-        return copy.deepcopy(self.network).double().requires_grad_(False)
+        self.end_sigma = self.schedule.sigma(torch.zeros((), dtype=torch.float64))
+        self.precise = copy.deepcopy(self.network).double().requires_grad_(False)
 
     def generator(self, purpose: str) -> Generator:
         """Return the random numbers of one purpose."""
@@ -81,9 +75,9 @@ class Metric:
     definition: str
     headline: bool  # stands in the tables of the terminal, the page and sweeps
     compute: Callable[[Subject], Result]
-    unit: str = ""  # empty for a dimensionless number
+    unit: str = ""  # empty for a dimensionless number; a fraction is shown in percent
     source: str = TOY
-    better: Better | None = None
+    better: Literal["lower", "higher", "closer to 1", "closer to 0"] | None = None
     paired: bool = False  # sweeps show its difference to the baseline as well
 
     @property
@@ -93,7 +87,6 @@ class Metric:
 
     @property
     def shown_unit(self) -> str:
-        """Fractions are shown in percent."""
         return "%" if self.unit == "fraction" else self.unit
 
     @property
@@ -110,26 +103,20 @@ def metric(
     label: str, *, headline: bool | str = False, where: Texts = NOTHING, variants: Texts = NOTHING, **about: Any
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Register the decorated function as a metric under its own name; `about` holds other fields of `Metric`.
-
     With `where` there is one metric for each kind of points (`name_noised`, `name_uniform`), and the function is called
     with the kind; `headline` may name the one that is. With `variants` there is one for each of them as well:
-    its name follows that of the function, and its meaning fills the {} of the docstring.
-    """
+    its name follows that of the function, and its meaning fills the {} of the docstring."""
 
     def register(function: Callable[..., Result]) -> Callable[..., Result]:
+        function = torch.no_grad()(function)
         text = " ".join((function.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
         for variant, kind in itertools.product(variants, where):
             given = {key: value for key, value in (("variant", variant), ("where", kind)) if value}
-            ending = _joined("_", *given.values())
-            name = _joined("_", function.__name__, ending)
-            METRICS[name] = Metric(
-                name=name,
-                label=_joined(", ", label.format(variant.replace("_", " ")), kind),
-                definition=_joined("; ", text.format(variants[variant]), where[kind]),
-                headline=headline in (True, ending or None),
-                compute=functools.partial(function, **given),
-                **about,
-            )
+            name = _joined("_", function.__name__, *given.values())
+            full_label = _joined(", ", label.format(variant.replace("_", " ")), kind)
+            definition = _joined("; ", text.format(variants[variant]), where[kind])
+            shown = headline in (True, _joined("_", *given.values()) or None)
+            METRICS[name] = Metric(name, full_label, definition, shown, functools.partial(function, **given), **about)
         return function
 
     return register

@@ -4,6 +4,7 @@ All are written in the standardised displacement of a sample: that from its near
 length r has a chi distribution; a sample beyond the law's `stray_radius` is a stray, the others are the cores.
 """
 
+import functools
 import math
 
 import torch
@@ -35,14 +36,10 @@ def share_of_strays(problem: Law, x: Tensor, sigma: Tensor) -> Estimate:
 @shared
 def _core(subject: Subject) -> Tensor:
     """Return which samples belong to a core, (sample,)."""
-    core = radii(subject.problem, subject.samples, _end_sigma(subject)) <= subject.problem.stray_radius
+    core = radii(subject.problem, subject.samples, subject.end_sigma) <= subject.problem.stray_radius
     if core.sum() < MIN_POINTS:
         raise NoValue("hardly a sample is near a mode")
     return core
-
-
-def _end_sigma(subject: Subject) -> Tensor:
-    return subject.schedule.sigma(torch.zeros((), dtype=torch.float64))
 
 
 def _exact_draws(subject: Subject, purpose: str, n: int) -> Tensor:
@@ -52,23 +49,19 @@ def _exact_draws(subject: Subject, purpose: str, n: int) -> Tensor:
 @metric("strays", unit="fraction", better="lower", headline=True, paired=True)
 def stray_fraction(subject: Subject) -> tuple[Estimate, Curve]:
     """Share of samples farther from their nearest mode than 4 in a million exact ones are (in two dimensions 5 widths
-    of the mode; periodic distance).
-    """
+    of the mode; periodic distance)."""
     sigma = {t: subject.schedule.sigma(torch.tensor(t, dtype=torch.float64)) for t in subject.states}
-    shares = [share_of_strays(subject.problem, x, sigma[t]) for t, x in subject.states.items()]
-    times = list(subject.states)
-    return shares[times.index(0.0)], Curve.of(list(shares), times)
+    shares = {t: share_of_strays(subject.problem, x, sigma[t]) for t, x in subject.states.items()}
+    return shares[0.0], Curve.of(list(shares.values()), list(shares))
 
 
 @metric("width", unit="sigma_0", better="closer to 1")
 def width_ratio(subject: Subject) -> Estimate:
     """Rms over components of the cores' samples about their modes, in widths of the mode; the sampler itself raises it:
-    compare with analytical.
-    """
-    if not modes_are_apart(subject.problem, _end_sigma(subject)):
-        raise NoValue("modes overlap, so the distance from a sample's own mode is not known")
+    compare with analytical."""
+    _require_modes_apart(subject, "the distance from a sample's own mode")
     x = subject.samples[_core(subject)]
-    core = subject.problem.standardised(x, _end_sigma(subject).expand(len(x)))
+    core = subject.problem.standardised(x, subject.end_sigma.expand(len(x)))
     ratio = core.square().mean().sqrt().item()
     return Estimate(ratio, ratio / math.sqrt(2 * core.numel()), len(core))
 
@@ -76,28 +69,27 @@ def width_ratio(subject: Subject) -> Estimate:
 @shared
 def _mode_counts(subject: Subject) -> Tensor:
     """Return how many of the cores' samples belong to each mode, (mode,)."""
-    problem, sigma = subject.problem, _end_sigma(subject)
+    problem, x = subject.problem, subject.samples
     if len(problem.mode_weights()) == 1:
         raise NoValue("the law has a single mode")
-    if not modes_are_apart(problem, sigma):
-        raise NoValue("modes overlap, so the mode of a sample is not known")
-    _, index, _ = problem.nearest_mode(subject.samples, sigma.expand(len(subject.samples)))
+    _require_modes_apart(subject, "the mode of a sample")
+    _, index, _ = problem.nearest_mode(x, subject.end_sigma.expand(len(x)))
     return torch.bincount(index[_core(subject)], minlength=len(problem.mode_weights()))
 
 
-def modes_are_apart(problem: Law, sigma: Tensor) -> bool:
-    """Return whether no two modes come closer than their stray radii."""
-    modes, widths = problem.modes().double(), problem.mode_widths(sigma[None])[0]
-    distances = displacement(modes[:, None], modes).square().sum((-2, -1)).sqrt()
-    return bool((distances.fill_diagonal_(1.0) > problem.stray_radius * (widths[:, None] + widths)).all())
+def _require_modes_apart(subject: Subject, what: str) -> None:
+    """Raise NoValue where two modes come closer than their stray radii."""
+    modes, widths = subject.problem.modes().double(), subject.problem.mode_widths(subject.end_sigma[None])[0]
+    distances = displacement(modes[:, None], modes).square().sum((-2, -1)).sqrt().fill_diagonal_(1.0)
+    if not (distances > subject.problem.stray_radius * (widths[:, None] + widths)).all():
+        raise NoValue(f"modes overlap, so {what} is not known")
 
 
 @metric("occupancy", better="closer to 1")
 def mode_occupancy(subject: Subject) -> Estimate:
     """Share of the cores' samples in the first mode over that mode's weight."""
     counts = _mode_counts(subject)
-    share = Estimate.of_share(int(counts[0]), int(counts.sum()))
-    return share.scaled(1 / subject.problem.mode_weights()[0].item())
+    return Estimate.of_share(int(counts[0]), int(counts.sum())).scaled(1 / subject.problem.mode_weights()[0].item())
 
 
 @metric("occupancy p-value")
@@ -110,28 +102,22 @@ def mode_occupancy_p_value(subject: Subject) -> Estimate:
 
 @shared
 def _radial_test(subject: Subject) -> tuple[Estimate, Estimate]:
-    """Return the Kolmogorov-Smirnov distance of r from the chi distribution, and its p-value.
-
-    In two dimensions this is the distance of 1 - exp(-r^2 / 2) from uniform. The interval is that of Dvoretzky, Kiefer,
-    Wolfowitz and Massart, for the empirical distribution may be off everywhere at once.
-    """
-    if not modes_are_apart(subject.problem, _end_sigma(subject)):
-        raise NoValue("modes overlap, so the distance from a sample's own mode is not known")
-    r = radii(subject.problem, subject.samples, _end_sigma(subject))
-    n, chi = len(r), stats.chi(math.prod(subject.problem.shape))
-    test = stats.kstest(r.numpy(), chi.cdf)
+    """Return the Kolmogorov-Smirnov distance of r from the chi distribution, with the interval of Dvoretzky, Kiefer,
+    Wolfowitz and Massart, for the empirical distribution may be off everywhere at once; and its p-value."""
+    _require_modes_apart(subject, "the distance from a sample's own mode")
+    r = radii(subject.problem, subject.samples, subject.end_sigma)
+    test = stats.kstest(r.numpy(), stats.chi(math.prod(subject.problem.shape)).cdf)
+    n, distance = len(r), float(test.statistic)
     below = float((r <= test.statistic_location).double().mean())
     band = math.sqrt(math.log(2 / (1 - CONFIDENCE)) / (2 * n))
-    interval = (max(float(test.statistic) - band, 0.0), float(test.statistic) + band)
-    ks = Estimate(float(test.statistic), math.sqrt(below * (1 - below) / n), n, interval)
-    return ks, Estimate(float(test.pvalue), None, n)
+    interval = (max(distance - band, 0.0), distance + band)
+    return Estimate(distance, math.sqrt(below * (1 - below) / n), n, interval), Estimate(float(test.pvalue), None, n)
 
 
 @metric("radial distribution", better="lower")
 def radial_ks(subject: Subject) -> Estimate:
     """Kolmogorov-Smirnov distance from the chi distribution of r, the distance to the nearest mode in its widths; the
-    interval is that of Dvoretzky, Kiefer, Wolfowitz.
-    """
+    interval is that of Dvoretzky, Kiefer, Wolfowitz."""
     return _radial_test(subject)[0]
 
 
@@ -144,8 +130,7 @@ def radial_p_value(subject: Subject) -> Estimate:
 @metric("W2", unit="relative coordinates", better="lower", headline=True)
 def wasserstein_2(subject: Subject) -> Estimate:
     """Periodic 2-Wasserstein distance of samples from exact draws, exact transport of blocks of 500, up to relabelling
-    of the atoms where the law is symmetric; not 0 for two exact samples: see the control.
-    """
+    of the atoms where the law is symmetric; not 0 for two exact samples: see the control."""
     x = subject.samples[: subject.effort.transport]
     return transport_distance(x, _exact_draws(subject, "exact 1", len(x)), subject.problem)
 
@@ -159,59 +144,44 @@ def wasserstein_2_control(subject: Subject) -> Estimate:
 
 
 def transport_distance(x: Tensor, y: Tensor, problem: Law, block: int = BLOCK) -> Estimate:
-    """Return the 2-Wasserstein distance of two sets of samples on the torus, by exact transport of blocks.
-
-    In relative coordinates. The spread over blocks gives the standard error (none for one block). An incomplete last
-    block is dropped: smaller samples are further apart. Where the law is permutation symmetric, a pair's cost is that
-    of its best relabelling: for symmetric laws this is the same distance, and the chance imbalance of the modes in a
-    finite sample, which is no error of the score, does not hide it.
-    """
+    """Return the 2-Wasserstein distance of two sets of samples on the torus, in relative coordinates, from exact
+    transport of blocks; an incomplete last one is dropped, since smaller ones are further apart. A pair's cost is that
+    of its best relabelling where the law is symmetric, so that the modes' chance imbalance, no error, hides nothing."""
     size = min(len(x), block)
     whole = len(x) - len(x) % size
-    blocks = zip(x[:whole].double().split(size), y[:whole].double().split(size), strict=True)
-    squares = torch.tensor([_transport(*pair, problem) for pair in blocks])
-    root = Estimate.of_mean(squares).root()
+    squares = torch.tensor([_transport(x[i : i + size], y[i : i + size], problem) for i in range(0, whole, size)])
+    root = Estimate.of_root_mean(squares)
     return root._replace(number_of_points=whole, standard_error=root.standard_error if len(squares) > 1 else None)
 
 
-def _transport(x: Tensor, y: Tensor, problem: Law) -> float:
-    pairs = displacement(x[:, None, :, None], y[None, :, None]).square().sum(-1)  # (i, j, atom of x, atom of y)
-    atoms = range(x.shape[1])
-    costs = [sum(pairs[:, :, a, b] for a, b in zip(atoms, order, strict=True)) for order in problem.assignments]
-    cost = torch.stack([torch.as_tensor(c) for c in costs]).amin(0).numpy()
+def _transport(x, y, problem):
+    pairs = displacement(x[:, None, :, None].double(), y[None, :, None].double()).square().sum(-1)  # (i, j, atom, atom)
+    costs = (sum(pairs[:, :, a, b] for a, b in enumerate(order)) for order in problem.assignments)
+    cost = functools.reduce(torch.minimum, costs).numpy()
     return cost[linear_sum_assignment(cost)].mean()
 
 
 @metric("drift", unit="nats", source="Daras et al. 2023", better="closer to 0")
 def law_drift(subject: Subject) -> tuple[Estimate, Curve]:
-    """E log p over the samples less E log p under the exact distribution p at the end of the sampler.
-
-    Below 0 the samples lie where the exact distribution has little density: strays count for hundreds of nats each.
-    """
-    problem, generator, drifts = subject.problem, subject.generator("drift"), []
-    for time, x in subject.states.items():
-        sigma = subject.schedule.sigma(torch.tensor(time)).expand(len(x))
+    """E log p over the samples less E log p under the exact distribution p at the end of the sampler."""
+    problem, generator, drifts = subject.problem, subject.generator("drift"), {}
+    for t, x in subject.states.items():
+        sigma = subject.schedule.sigma(torch.tensor(t)).expand(len(x))
         exact = problem.sample_noised(sigma, generator)
         ours, theirs = (problem.log_density(points.double(), sigma.double()) for points in (x, exact))
-        drifts.append(Estimate.of_mean(ours - theirs))  # independent draws, paired by their number
-    times = list(subject.states)
-    return drifts[times.index(0.0)], Curve.of(list(drifts), times)
+        drifts[t] = Estimate.of_mean(ours - theirs)  # independent draws; a stray counts for hundreds of nats
+    return drifts[0.0], Curve.of(list(drifts.values()), list(drifts))
 
 
 @metric("neighbours", better="closer to 1")
 def nearest_neighbour_ratio(subject: Subject) -> Estimate:
-    """Mean distance of samples (strays left out) to the training set over that of exact draws; below 1: copies.
-
-    Clearly below 1: samples sit on the training data. The sampler's own width error raises it above 1.
-    """
-    problem, x, core = subject.problem, subject.samples, _core(subject)
-    exact = _exact_draws(subject, "neighbours", len(x))
-    core_of_exact = radii(problem, exact, _end_sigma(subject)) <= problem.stray_radius
+    """Mean distance of samples (strays left out) to the training set over that of exact draws; below 1: copies."""
+    problem = subject.problem
+    exact = _exact_draws(subject, "neighbours", len(subject.samples))
+    exact = exact[radii(problem, exact, subject.end_sigma) <= problem.stray_radius]
     tree = cKDTree(problem.permuted(subject.training_set).flatten(1).double().numpy() % 1, boxsize=1.0)
-    ours, theirs = (
-        Estimate.of_mean(torch.from_numpy(tree.query(points.flatten(1).double().numpy() % 1)[0]))
-        for points in (x[core], exact[core_of_exact])
-    )
-    ratio = ours.value / theirs.value
+    points = (x.flatten(1).double().numpy() % 1 for x in (subject.samples[_core(subject)], exact))
+    ours, theirs = (Estimate.of_mean(torch.from_numpy(tree.query(x)[0])) for x in points)
+    ratio = ours.value / theirs.value  # the sampler's own width error raises it above 1
     error = math.hypot(ours.standard_error or 0.0, ratio * (theirs.standard_error or 0.0)) / theirs.value
     return Estimate(ratio, error, ours.number_of_points)

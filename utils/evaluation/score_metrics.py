@@ -1,33 +1,27 @@
-"""How close the learned score is to the exact one, at points.
-
-Notation: D = s_theta - s is the error of the score, sigma D that of the normalised score.
-"""
+"""How close the learned score is to the exact one, at points. D = s_theta - s is its error, sigma D that of sigma s."""
 
 import torch
 from torch import Tensor
 
-from utils.evaluation.estimates import Curve, Estimate, NoValue, by_bin, points_at, stratified_times
+from utils.evaluation.estimates import Curve, Estimate, NoValue, by_bin, points_at, stratified_times, with_curve
 from utils.evaluation.registry import SONG, WHERE, Subject, metric, shared
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.physics.torus import displacement, wrap, wrapped_normal_score
 from utils.score.networks import NARROW, EmpiricalScoreNetwork
 
-RIDGE = 2.0  # nats: on a ridge the best mode weighs less than e^2 = 7.4 times the second best
 MIN_POINTS = 30  # of fewer no mean is given
+RIDGE = 2.0  # nats: on a ridge the best mode weighs less than e^2 = 7.4 times the second best
 MEMORY_TIMES = (0.0, 0.1, 0.2, 0.3)  # early: later the training set and its distribution look alike
 
 
 def path_kl_density(error: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Return sigma sigma_dot |D|^2 in nats, (batch,), for the error sigma D of the normalised score at times t.
-
-    Its mean over t uniform on [0,1] and x from p_t is the path KL, which bounds the divergence of the samples'
-    distribution from the data, up to that of the start (Song et al. 2021, maximum-likelihood weighting).
-    """
+    """Return sigma sigma_dot |D|^2 in nats, (batch,), for the error sigma D of the normalised score at times t. Its
+    mean over t uniform on [0,1] and x from p_t is the path KL, which bounds the divergence of the samples' distribution
+    from the data, up to that of the start (Song et al. 2021, maximum-likelihood weighting)."""
     return (schedule.sigma_dot(t) / schedule.sigma(t)) * error.square().sum((-2, -1))
 
 
 @metric("path KL", unit="nats", source=SONG, better="lower", headline=True, paired=True)
-@torch.no_grad()
 def path_kl(subject: Subject) -> Estimate:
     """Integral over t of sigma sigma_dot E|s_theta - s|^2 under p_t, summed over components."""
     generator, schedule, truth = subject.generator("path KL"), subject.schedule, subject.truth
@@ -37,13 +31,10 @@ def path_kl(subject: Subject) -> Estimate:
 
 
 @shared
-@torch.no_grad()
 def _excess(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the excess of the loss at fresh noised points, the same in nats, and the path KL density there.
-
-    Per point |N_theta - T|^2 - |N - T|^2 with the target T; since E[T | x] = N, its mean is E|sigma D|^2. Weighted
-    like the path KL (on the exponential schedule: times L x components) it must give the same number of nats.
-    """
+    """Return the excess of the loss at fresh noised points, the same in nats, and the path KL density there. The excess
+    is |N_theta - T|^2 - |N - T|^2 with the target T; since E[T | x] = N, its mean is E|sigma D|^2. Weighted like the
+    path KL (on the exponential schedule: times L x components) it must give the same number of nats."""
     problem, schedule, generator = subject.problem, subject.schedule, subject.generator("excess")
     t = stratified_times(subject.effort.per_bin["excess"], generator)
     x_0 = problem.sample_noised(torch.zeros_like(t), generator)  # permuted data, where the law is symmetric
@@ -75,7 +66,6 @@ def path_kl_disagreement(subject: Subject) -> Estimate:
 
 
 @shared
-@torch.no_grad()
 def _errors(subject: Subject, where: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return |sigma D|^2 and |sigma s|^2, means over components, and whether a point is on a ridge, (bin, point)."""
     points = points_at(where, subject.truth, subject.effort.per_bin["score error"], subject.generator("score error"))
@@ -85,34 +75,28 @@ def _errors(subject: Subject, where: str) -> tuple[Tensor, Tensor, Tensor]:
     return by_bin(squares), by_bin(sizes), by_bin(on_ridge)
 
 
-def _rms_with_curve(draws: Tensor) -> tuple[Estimate, Curve]:
-    return Estimate.of_mean(draws).root(), Curve.of([Estimate.of_mean(row).root() for row in draws])
-
-
 @metric("score error", better="lower", where=WHERE)
 def score_error(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Rms over components of sigma (s_theta - s)."""
-    return _rms_with_curve(_errors(subject, where)[0])
+    return with_curve(Estimate.of_root_mean, _errors(subject, where)[0])
 
 
 @metric("size of the exact score", where=WHERE)
 def exact_score_size(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Rms over components of sigma s, for scale."""
-    return _rms_with_curve(_errors(subject, where)[1])
+    return with_curve(Estimate.of_root_mean, _errors(subject, where)[1])
 
 
 @metric("relative score error", better="lower", where=WHERE)
 def score_error_relative(subject: Subject, where: str) -> Estimate:
     """Rms of sigma (s_theta - s) over the rms of sigma s."""
-    squares, sizes, _ = _errors(subject, where)
-    return Estimate.of_ratio(squares, sizes).root()
+    return Estimate.of_ratio(*_errors(subject, where)[:2]).root()
 
 
 @metric("median score error", better="lower", where=WHERE)
 def score_error_median(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Median over points of the rms over components of sigma (s_theta - s)."""
-    draws = _errors(subject, where)[0].sqrt()
-    return Estimate.of_median(draws), Curve.of([Estimate.of_median(row) for row in draws])
+    return with_curve(Estimate.of_median, _errors(subject, where)[0].sqrt())
 
 
 @metric("score error {} ridges", better="lower", where=WHERE, variants={"on": "less", "off": "more"})
@@ -122,15 +106,13 @@ def score_error_ridges(subject: Subject, variant: str, where: str) -> Estimate:
     chosen = on_ridge if variant == "on" else ~on_ridge
     if len(subject.problem.mode_weights()) == 1 or chosen.sum() < MIN_POINTS:
         raise NoValue("the law has a single mode, or too few points are there")
-    return Estimate.of_mean(squares[chosen]).root()
+    return Estimate.of_root_mean(squares[chosen])
 
 
 @metric("distance from memory", better="higher")
-@torch.no_grad()
 def distance_from_memory(subject: Subject) -> Estimate:
     """E|N_theta - N_e|^2 / (E|N_theta - N_e|^2 + E|N_theta - N|^2), N_e the exact normalised score of the noised
-    training set, early times: 0 memorised, 1 the truth.
-    """
+    training set, early times: 0 memorised, 1 the truth."""
     schedule, generator = subject.schedule, subject.generator("memory")
     times = torch.tensor([t for t in MEMORY_TIMES if schedule.sigma(torch.tensor(t)) < NARROW])
     if not len(times):
@@ -139,8 +121,6 @@ def distance_from_memory(subject: Subject) -> Estimate:
     centres = subject.problem.permuted(subject.training_set)
     x_0 = centres[torch.randint(len(centres), t.shape, generator=generator)]
     x = wrap(x_0 + schedule.sigma(t)[:, None, None] * torch.randn(x_0.shape, generator=generator))
-    output, memorised = subject.network(x, t), EmpiricalScoreNetwork(centres, schedule)(x, t)
-    to_data, to_truth = (
-        by_bin((output - other).square().mean((-2, -1)), len(times)) for other in (memorised, subject.truth(x, t))
-    )
+    output, others = subject.network(x, t), (EmpiricalScoreNetwork(centres, schedule), subject.truth)
+    to_data, to_truth = (by_bin((output - n(x, t)).square().mean((-2, -1)), len(times)) for n in others)
     return Estimate.of_ratio(to_data, to_data + to_truth)

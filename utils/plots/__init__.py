@@ -1,4 +1,1 @@
-"""Pictures: arrays in, PNG files and videos out. Only this package imports matplotlib.
-
-May import `physics` and `score`.
-"""
+"""Pictures: arrays in, PNG files and videos out. Only this package imports matplotlib."""

@@ -12,6 +12,7 @@ from scipy.stats import chi
 from utils.plots.style import BLUE, COLOURS, DASHES, FLAT, SHADES, VERMILLION, new_figure, regions, styled, torus_axes
 from utils.plots.views import Plane
 
+OVER_TORUS = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "bilinear"}
 MAGNITUDES = LogNorm(0.01, 30)  # of the normalised score: the base case's largest is about 18
 
 
@@ -19,10 +20,8 @@ MAGNITUDES = LogNorm(0.01, 30)  # of the normalised score: the base case's large
 def samples_figure(
     samples: Array, is_stray: Array, plane: Plane, widths: Array, stray_radius: float, title: str
 ) -> Figure:
-    """Return the samples that lie in a plane, (n, 2), on the torus, and closely about its first two modes.
-
-    is_stray is (n,); widths, (mode,), are those of the modes in the plane; the stray radius is in units of them.
-    """
+    """Return the samples that lie in a plane, (n, 2), on the torus, and closely about its first two modes. is_stray is
+    (n,); widths, (mode,), are those of the modes in the plane; the stray radius is in units of them."""
     modes = plane.modes
     figure = new_figure(9.6, 6.9, layout="constrained")
     panes = figure.subplot_mosaic([["torus", i] for i in range(min(len(modes), 2))], width_ratios=(2, 1))
@@ -35,8 +34,7 @@ def samples_figure(
     torus.plot(*samples[is_stray].T, label=f"{strays:,} stray ({strays / len(samples):.2%})", **crosses)
     for mode, width in zip(modes, widths, strict=True):
         torus.add_patch(Circle(mode, stray_radius * width, fill=False, linewidth=0.8))
-    name = f"{stray_radius:.3g} widths about a mode"
-    torus.plot([], [], "o", ms=9, mew=0.8, color="black", mfc="none", label=name)
+    torus.plot([], [], "o", ms=9, mew=0.8, color="black", mfc="none", label=f"{stray_radius:.3g} widths about a mode")
     figure.legend(loc="outside lower center", ncols=3)
     for i, axes in panes.items():
         u = ((samples - modes[i] + 0.5) % 1 - 0.5) / widths[i]
@@ -53,11 +51,8 @@ def samples_figure(
 def radial_distribution_figure(
     radii: Array, dimension: int, title: str, sampler_widths: Sequence[tuple[float, float]] = ()
 ) -> Figure:
-    """Return the density of the distances, (n,), of the samples from their nearest modes, in widths of the mode.
-
-    sampler_widths holds the weight of each component and the width, in units of its own, that this sampler gives it
-    when the score is exact.
-    """
+    """Return the density of the distances, (n,), of the samples from their nearest modes, in widths of the mode. For
+    each component sampler_widths has its weight, and its width, in units of its own, with the exact score."""
     figure = new_figure(7, 4.8, layout="constrained")
     axes = figure.subplots()
     limit = max(5, round(dimension**0.5 + 4))  # the chi law is centred at sqrt(dimension), 0.7 wide at most
@@ -65,14 +60,14 @@ def radial_distribution_figure(
     beyond, r = len(radii) - counts.sum(), np.linspace(0, limit, 501)
     name = f"{len(radii):,} samples; beyond {limit} widths: {beyond:,} ({beyond / len(radii):.2%})"
     axes.stairs(counts / len(radii) / np.diff(edges), edges, fill=True, color=SHADES[2], label=name)
-    axes.plot(
-        r, chi.pdf(r, dimension), color="black", label=f"exact distribution (chi, {dimension} degrees of freedom)"
-    )
+    name = f"exact distribution (chi, {dimension} degrees of freedom)"
+    axes.plot(r, chi.pdf(r, dimension), color="black", label=name)
     if sampler_widths:
-        density = sum(weight * chi.pdf(r, dimension, scale=width) for weight, width in sampler_widths)
-        wider = ", ".join(f"{width:.3f}" for _, width in sampler_widths)
+        weights, widths = zip(*sampler_widths, strict=True)
+        density = sum(weight * chi.pdf(r, dimension, scale=width) for weight, width in sampler_widths) / sum(weights)
+        wider = ", ".join(f"{width:.3f}" for width in widths)
         name = f"exact score with this sampler (oracle recursion): {wider} times as wide"
-        axes.plot(r, density / sum(weight for weight, _ in sampler_widths), "--", color=VERMILLION, label=name)
+        axes.plot(r, density, "--", color=VERMILLION, label=name)
     axes.set(xlim=(0, limit), ylim=(0, None), title=title, ylabel="probability density")
     axes.set(xlabel="distance from the nearest mode, in widths of the mode")
     figure.legend(loc="outside lower center")
@@ -87,7 +82,7 @@ def marginal_distribution_figure(times: Array, grid: Array, densities: Array, ma
     norm = LogNorm(1e-2, 10 ** np.ceil(np.log10(densities.max())))
     for (above, below), t, density, marginal in zip(panes.T, times, densities, marginals, strict=True):
         shown = np.maximum(density, norm.vmin)
-        image = above.imshow(shown.T, norm=norm, extent=(0, 1, 0, 1), origin="lower", interpolation="bilinear")
+        image = above.imshow(shown.T, norm=norm, **OVER_TORUS)
         logarithm = np.log(np.maximum(density, np.finfo(density.dtype).tiny))
         if np.ptp(logarithm) >= FLAT:
             regions(above.contour, grid, logarithm, colors="white", linewidths=0.6, linestyles="solid")
@@ -124,10 +119,8 @@ def score_error_figure(times: Array, curves: Mapping[str, tuple[Array, Array | N
 
 @styled
 def maps_figure(times: Sequence[float], maps: Sequence[Array], plane: Plane, title: str) -> Figure:
-    """Return maps over the torus, each (time, n, n): the size of the model's normalised score, the exact, the error.
-
-    The first index of a map is the horizontal coordinate. One logarithmic scale serves all.
-    """
+    """Return maps over the torus, each (time, n, n), the first index of which is the horizontal coordinate: the size of
+    the model's normalised score, of the exact one and of the error, on one logarithmic scale."""
     width, height = 2.75 * len(times) + 1.9, 9.5
     figure = new_figure(width, height)
     panes = figure.subplots(3, len(times), squeeze=False, sharex=True, sharey=True)
@@ -137,8 +130,7 @@ def maps_figure(times: Sequence[float], maps: Sequence[Array], plane: Plane, tit
     for row, name, sizes in zip(panes, names, maps, strict=True):
         for axes, values in zip(row, sizes, strict=True):
             shown = np.maximum(values, MAGNITUDES.vmin / 10).T
-            place = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "bilinear"}
-            image = axes.imshow(shown, norm=MAGNITUDES, cmap="cividis", **place)
+            image = axes.imshow(shown, norm=MAGNITUDES, cmap="cividis", **OVER_TORUS)
             torus_axes(axes, plane.labels)
             axes.label_outer()
         row[0].set_ylabel(f"{name}\n{plane.labels[1]}")

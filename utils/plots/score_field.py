@@ -1,7 +1,4 @@
-"""The score in pictures that are drawn again and again: along a line, and as a field of arrows.
-
-What changes is drawn on a copy of a background that is kept, ten times as fast as everything.
-"""
+"""The score in pictures that are drawn again and again: along a line, and as a field of arrows."""
 
 import matplotlib
 import numpy as np
@@ -20,7 +17,10 @@ ERROR_NORM = LogNorm(1e-3, 1e-1)  # from a tenth of the base case's sigma_d to a
 
 
 class _KeptCanvas:
-    """A figure drawn once: what changes is drawn on a copy of this background, ten times as fast as everything."""
+    """A figure drawn once: what changes is drawn on a copy of this background, ten times as fast as everything.
+    `pixels` returns the picture of a model, (height, width, 4) of 8 bits, RGBA; `png` the same as a PNG file."""
+
+    palette: Image.Image | None = None
 
     def _keep(self, figure, *changing):
         self.title = figure.text(0.5, 1 - 0.25 / figure.get_figheight(), "", ha="center", va="center", size="large")
@@ -33,14 +33,15 @@ class _KeptCanvas:
         self.figure.canvas.restore_region(background)
         for artist in artists:
             artist.draw(self.figure.canvas.renderer)
-        return np.asarray(self.figure.canvas.buffer_rgba())
+        return np.asarray(self.figure.canvas.buffer_rgba()).copy()
+
+    def png(self, model: Array, title: str) -> bytes:
+        return png(self.pixels(model, title), compress_level=1, palette=self.palette)
 
 
 class ScoreLineFigure(_KeptCanvas):
-    """The normalised score along a line, for several times: position (n,), times (k,), all else (k, n).
-
-    gaussian is the score of one Gaussian about the nearest mode; in_distribution, boolean, is where data are likely.
-    """
+    """The normalised score along a line, for several times: position (n,), times (k,), all else (k, n). gaussian is the
+    score of one Gaussian about the nearest mode; in_distribution, boolean, is where data are likely."""
 
     @styled
     def __init__(
@@ -63,29 +64,22 @@ class ScoreLineFigure(_KeptCanvas):
         figure.supxlabel(f"position along the line {line} (relative coordinate of atom 1)", size="medium")
         figure.supylabel("normalised score along the line", size="medium", x=0.01)
         self._keep(figure, *self.lines)
-        # In 256 colours a PNG is written five times as fast, which is most of the time that a picture takes; and the
-        # same ones for all, so that a resumed run draws the same. Few pixels differ, by shades of smoothed edges.
+        # In 256 colours a PNG is written five times as fast, most of the time that a picture takes; and in the same
+        # ones for all, so that a resumed run draws the same. Few pixels differ, by shades of smoothed edges.
         example = Image.fromarray(self.pixels(0.8 * analytical, "epochs")).convert("RGB")
         self.palette = example.quantize(256, Image.Quantize.MAXCOVERAGE)
 
     @styled
     def pixels(self, model: Array, title: str) -> Array:
-        """Return the picture of a model, (k, n), as pixels (height, width, 4) of 8 bits, RGBA."""
         for line, values in zip(self.lines, model, strict=True):
             line.set_ydata(values)
         self.title.set_text(title)
         return self._redraw(self.background, [*self.lines, self.title])
 
-    def png(self, model: Array, title: str) -> bytes:
-        """Return the same picture as a PNG file."""
-        return png(self.pixels(model, title), compress_level=1, palette=self.palette)
-
 
 class ScoreFieldFigure(_KeptCanvas):
-    """The score as arrows from points (m, 2): the model's, coloured by their error, and the analytical ones.
-
-    With times, (k,), the model's row stands above the analytical one; without, they share a frame of 1920 x 1080.
-    """
+    """The score as arrows from points (m, 2): the model's, coloured by their error, and those that `show_exact` kept.
+    With times, (k,), the model's row stands above the analytical one; without, they share a frame of 1920 x 1080."""
 
     @styled
     def __init__(self, points: Array, grid: Array, plane: Plane, times: Array | None = None):
@@ -99,13 +93,11 @@ class ScoreFieldFigure(_KeptCanvas):
         for axes in panes.flat:
             torus_axes(axes, plane.labels)
             axes.label_outer()
-        for axes, label in zip(panes[0], ["model"] if times is None else [f"t = {t:.2f}" for t in times], strict=True):
+        rows = ("model", "analytical")
+        for axes, label in zip(panes.flat, rows if times is None else [f"t = {t:.2f}" for t in times], strict=False):
             axes.set_title(label)
-        if times is None:
-            panes[1, 0].set_title("analytical")
-        else:
-            panes[0, 0].set_ylabel(f"model\n{plane.labels[1]}")
-            panes[1, 0].set_ylabel(f"analytical\n{plane.labels[1]}")
+        for axes, label in zip(panes[:, 0], rows if times is not None else (), strict=False):
+            axes.set_ylabel(f"{label}\n{plane.labels[1]}")
         style = {"scale": ARROW_SHRINKAGE, "scale_units": "width", "width": 0.0045}
         coloured = {"cmap": ERROR_COLOURS, "norm": ERROR_NORM} | style
         self.model = [axes.quiver(*points.T, none, none, none, **coloured) for axes in panes[0]]
@@ -122,15 +114,14 @@ class ScoreFieldFigure(_KeptCanvas):
         bar.set_xlabel("error of the model's arrow, in relative coordinates", labelpad=1)
         keys = [*(Patch(color=shade) for shade in SHADES[::-1]), self.marks[0]]
         names = ["39.3 %", "86.5 %", f"98.9 % of the exact {'slice' if plane.is_slice else 'distribution'}", "mode"]
-        place = {"loc": "center left", "bbox_to_anchor": (0.45, 0.76 / height)}
-        figure.legend(keys, names, ncols=4, columnspacing=1.2, **place)
+        figure.legend(keys, names, ncols=4, columnspacing=1.2, loc="center left", bbox_to_anchor=(0.45, 0.76 / height))
         key = self.exact[-1]
         key.axes.quiverkey(key, 0.895, 0.76 / height, 0.25, "length 0.25", labelpos="E", coordinates="figure")
-        score = "$\\sigma_{\\mathrm{eff}}^2\\,\\times$ score"
-        text = f"Arrows: {score}, for a single Gaussian the displacement to its mode."
-        text += f" They are drawn at 1/{ARROW_SHRINKAGE} of their length."
-        if plane.is_slice:
-            text = f"This is a {plane.note}.\n{text}"
+        text = f"This is a {plane.note}.\n" if plane.is_slice else ""
+        text += (
+            "Arrows: $\\sigma_{\\mathrm{eff}}^2\\,\\times$ score, for a single Gaussian the displacement to its mode. "
+        )
+        text += f"They are drawn at 1/{ARROW_SHRINKAGE} of their length."
         figure.text(0.98, 0.28 / height, text, ha="right", va="center", size="small")
 
     @styled
@@ -149,16 +140,11 @@ class ScoreFieldFigure(_KeptCanvas):
             shade.remove()
 
     @styled
-    def pixels(self, model_arrows: Array, title: str) -> Array:
-        """Return the picture of the model's arrows, (k, m, 2), as pixels (height, width, 4) of 8 bits, RGBA."""
-        for quiver, arrows, exact in zip(self.model, model_arrows, self.exact_arrows, strict=True):
+    def pixels(self, model: Array, title: str) -> Array:
+        for quiver, arrows, exact in zip(self.model, model, self.exact_arrows, strict=True):
             quiver.set_UVC(*arrows.T, np.maximum(np.linalg.norm(arrows - exact, axis=1), ERROR_NORM.vmin))
         self.title.set_text(title)
-        return self._redraw(self.shaded, [*self.model, self.title]).copy()
-
-    def png(self, model_arrows: Array, title: str) -> bytes:
-        """Return the same picture as a PNG file, beside the analytical arrows shown last."""
-        return png(self.pixels(model_arrows, title), compress_level=1)
+        return self._redraw(self.shaded, [*self.model, self.title])
 
     def frame(self, title: str, model_arrows: Array, exact_arrows: Array, log_density: Array) -> Array:
         """Return a frame of the video, (1080, 1920, 4) of 8 bits: arrows (m, 2), log_density (n, n) in nats."""

@@ -1,10 +1,5 @@
 """What all pictures share: one style, colours, and how they are written.
 
-Lines show the normalised score sigma(t) s(x, t). In the plane an arrow is a displacement in relative coordinates,
-
-    sigma_eff(t)^2 s(x, t),    sigma_eff^2 = sigma_d^2 + sigma(t)^2,
-
-which for a single Gaussian leads from x exactly to the mode, so one linear scale serves every pane and every time.
 Densities are shown as the smallest regions that hold 39.3, 86.5 and 98.9 % of the probability: the discs of 1, 2 and 3
 widths about each mode, as long as these do not touch. A grid is n equally spaced points of [0,1), and the first index
 of a density on it, (n, n), is the horizontal coordinate. Points, modes and lengths are in relative coordinates.
@@ -28,7 +23,6 @@ from utils.files import atomic_write
 styled = matplotlib.rc_context({"figure.dpi": 150, "axes.titlesize": "medium", "legend.frameon": False})
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
-EXACT = "analytical"  # the first word of the name of an exact score
 FLAT = 1e-3  # nats: what varies less is not worth a line
 MASSES = (0.989, 0.865, 0.393)  # the share of a plane Gaussian within 3, 2 and 1 widths
 SHADES = ("#E3F1FA", "#BCDFF4", "#8CC8EC")
@@ -38,9 +32,7 @@ DASHES = ("-", (0, (6, 2)), (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1.5)), (0, (6, 1, 1
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
     """Return an empty figure, in inches, that needs no display."""
-    figure = Figure(figsize=(width, height), **options)
-    FigureCanvasAgg(figure)
-    return figure
+    return FigureCanvasAgg(Figure(figsize=(width, height), **options)).figure
 
 
 @styled  # ticks are made while drawing, so drawing needs the style as well
@@ -64,8 +56,7 @@ def save(picture: Figure | Array, path: Path) -> None:
 
 def torus_axes(axes: Axes, labels: Sequence[str]) -> None:
     """Make axes show the torus, with a label for each coordinate."""
-    axes.set_xticks(QUARTERS, map(str, QUARTERS))
-    axes.set_yticks(QUARTERS, map(str, QUARTERS))
+    axes.set(xticks=QUARTERS, xticklabels=QUARTERS, yticks=QUARTERS, yticklabels=QUARTERS)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=labels[0], ylabel=labels[1])
 
 
@@ -81,7 +72,6 @@ def regions(draw, grid, log_density, **options):
 
 def line_styles(names: Iterable[str]) -> dict[str, dict]:
     """Return colour and dashes for every name; after the sixth the colours go on with other dashes. Exact is black."""
-    exact = {name: {"color": "black", "linestyle": "-"} for name in names if f"{name} ".startswith(f"{EXACT} ")}
-    others = [name for name in names if name not in exact]
+    others = [name for name in names if name.split(" ")[0] != "analytical"]
     styles = {n: {"color": COLOURS[i % 6], "linestyle": DASHES[(i + i // 6) % 6]} for i, n in enumerate(others)}
-    return exact | styles
+    return {name: styles.get(name, {"color": "black", "linestyle": "-"}) for name in names}

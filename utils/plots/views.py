@@ -1,8 +1,4 @@
-"""Where a score is looked at: a line through two modes, and the plane of the first two components.
-
-With two components the plane is the whole configuration space; with more it is a slice, in which the others stay at the
-first mode, and every picture of it says so.
-"""
+"""Where a score is looked at: a line through two modes, and the plane of the first two components."""
 
 import numpy as np
 import torch
@@ -23,22 +19,17 @@ class Line:
     """A line through the first mode: to the one in which the first two atoms have changed places, where there are two.
 
     x is (point, atom, dimension), direction its unit direction, (atom, dimension); position, (point,), is the unwrapped
-    value of the component of atom 1 that changes most along it.
-    """
+    value of the component of atom 1 that changes most along it."""
 
     def __init__(self, problem: Law, number_of_points: int):
         mode = problem.modes()[0]
-        direction = torch.zeros_like(mode)
+        direction, end, self.label = torch.zeros_like(mode), 0.5, "through the first mode"
+        direction[0, 0] = 1.0
         if len(mode) > 1:
-            direction[0], direction[1] = mode[1] - mode[0], mode[0] - mode[1]
-            steps = torch.linspace(-0.5, 1.5, number_of_points)
+            direction[0], direction[1], end = mode[1] - mode[0], mode[0] - mode[1], 1.5
             both = len(problem.modes()) == 2 and problem.permutation_symmetric
             self.label = "through both modes" if both else "along which atoms 1 and 2 change places"
-        else:
-            direction[0, 0] = 1.0
-            steps = torch.linspace(-0.5, 0.5, number_of_points)
-            self.label = "through the first mode"
-        line = mode + steps[:, None, None] * direction
+        line = mode + torch.linspace(-0.5, end, number_of_points)[:, None, None] * direction
         self.position = line[:, 0, direction[0].abs().argmax()]
         self.x, self.direction, self.problem = wrap(line), direction / direction.norm(), problem
 
@@ -50,13 +41,11 @@ class Line:
     def gaussian(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised score -sigma u / width^2 of a single Gaussian about the nearest mode, projected on the
         direction, and which points are in distribution, both (sigma, point)."""
-        rows = []
-        for one in sigma:
-            u, _, width = self.problem.nearest_mode(self.x, one.expand(len(self.x)))
-            approximation = -(one / width**2) * (u * self.direction).sum((-2, -1))
-            rows.append((approximation, u.square().sum((-2, -1)).sqrt() < IN_DISTRIBUTION * width))
-        approximations, in_distribution = zip(*rows, strict=True)
-        return torch.stack(approximations), torch.stack(in_distribution)
+        noise = sigma.repeat_interleave(len(self.x))
+        u, _, width = self.problem.nearest_mode(self.x.repeat(len(sigma), 1, 1), noise)
+        approximation = -(noise / width**2) * (u * self.direction).sum((-2, -1))
+        in_distribution = u.square().sum((-2, -1)).sqrt() < IN_DISTRIBUTION * width
+        return approximation.view(len(sigma), -1), in_distribution.view(len(sigma), -1)
 
 
 def has_plane(problem: Law) -> bool:
@@ -65,7 +54,8 @@ def has_plane(problem: Law) -> bool:
 
 
 class Plane:
-    """The plane of the first two components, in which the others stay at the first mode."""
+    """The plane of the first two components. Where there are more it is a slice, in which these stay at the first mode,
+    and every picture of it says so."""
 
     def __init__(self, problem: Law):
         self.problem = problem
@@ -81,13 +71,10 @@ class Plane:
         self.modes = modes[self.in_plane, :2].numpy()
 
     def points(self, coordinates: Tensor) -> Tensor:
-        """Return the configurations (point^2, atom, dimension) with the first two components on a grid of coordinates.
-
-        Point i * len(coordinates) + j has the first component coordinates[i] and the second coordinates[j].
-        """
-        first, second = torch.meshgrid(coordinates, coordinates, indexing="ij")
+        """Return the configurations (point^2, atom, dimension) with the first two components on a grid of coordinates:
+        point i * len(coordinates) + j has the first component coordinates[i] and the second coordinates[j]."""
         x = self.first.repeat(len(coordinates) ** 2, 1)
-        x[:, 0], x[:, 1] = first.flatten(), second.flatten()
+        x[:, :2] = torch.cartesian_prod(coordinates, coordinates)
         return x.unflatten(1, self.problem.shape)
 
     def widths(self, sigma: Tensor) -> np.ndarray:
@@ -95,8 +82,8 @@ class Plane:
         return self.problem.mode_widths(sigma[None])[0, self.in_plane].numpy()
 
     def holds(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return which samples, (sample, atom, dimension), lie in the plane, (sample,): their other components are
-        within the stray radius of the first mode's."""
+        """Return which samples, (sample, atom, dimension), have their other components within the stray radius of the
+        first mode's, (sample,)."""
         reach = self.problem.stray_radius * self.problem.mode_widths(sigma[None])[0, 0]
         return (displacement(x.flatten(1), self.first)[:, 2:].abs() <= reach).all(1)
 
@@ -106,21 +93,16 @@ def magnitude_maps(network: ScoreNetwork, truth: AnalyticalScoreNetwork, times: 
     """Return the size of the normalised score in the plane, (time, point, point), of the network, of the truth, and of
     their difference."""
     x = Plane(truth.problem).points((torch.arange(MAP_POINTS) + 0.5) / MAP_POINTS)
-    pairs = [(network(x, t.expand(len(x))), truth(x, t.expand(len(x)))) for t in times]
-
-    def sizes(fields):
-        return np.stack([f.flatten(1).norm(dim=1).view(MAP_POINTS, MAP_POINTS).numpy() for f in fields])
-
-    return sizes([a for a, _ in pairs]), sizes([b for _, b in pairs]), sizes([a - b for a, b in pairs])
+    ours, exact = (torch.stack([n(x, t.expand(len(x))).flatten(1) for t in times]) for n in (network, truth))
+    return tuple(f.norm(dim=2).view(len(times), MAP_POINTS, MAP_POINTS).numpy() for f in (ours, exact, ours - exact))
 
 
 class Field:
     """The arrays of a score-field picture: arrows on a coarse grid, the exact log-density on a fine one.
 
     An arrow is the first two components of sigma_eff^2 score, in relative coordinates, with sigma_eff^2 = sigma_d^2 +
-    sigma(t)^2 (sigma_d the mean width of a mixture). For a single Gaussian this is the step to its mode, whatever t: so
-    arrows can be compared between times.
-    """
+    sigma(t)^2 (sigma_d the mean width of a mixture). For a single Gaussian this is the step to its mode, so one linear
+    scale serves every time."""
 
     def __init__(self, problem: Law, schedule: NoiseSchedule):
         self.problem, self.schedule, self.plane = problem, schedule, Plane(problem)
@@ -139,10 +121,8 @@ class Field:
         return (scale * network(self.x, t.expand(len(self.x)))).flatten(1)[:, :2].numpy()
 
     def log_density(self, t: Tensor) -> np.ndarray:
-        """Return the exact log-density at time t, (first component, second component), in nats.
-
-        The logarithm of a term of the density is a sum over components, so two lines through the mode make the plane.
-        """
+        """Return the exact log-density at time t, (first component, second component), in nats. The logarithm of a
+        term of the density is a sum over components, so two lines through the mode make the plane."""
         sigma = self.schedule.sigma(t.double())
         first, second, mode = (self.problem.log_terms(x, sigma.expand(len(x))) for x in self.lines)
         return torch.logsumexp(first[:, None] + second - mode, -1).numpy()

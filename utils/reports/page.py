@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,8 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         video=lambda record: _url(path, output) if (path := record.folder / VIDEO).is_file() else None,
         video_name=VIDEO,
         frames_per_second=FRAMES_PER_SECOND,
-        sampling=_grouped((_sampling(record), record.title) for record in records),
-        versions=_grouped((record.facts["code_version"], record.title) for record in records),
+        sampling=_grouped(records, _sampling),
+        versions=_grouped(records, lambda record: record.facts["code_version"]),
         explanation=EXPLANATION,
         missing=MISSING,
         notes=[*notes, *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt")],
@@ -178,8 +178,5 @@ def _url(path: Path, output: Path) -> str:
     return quote(path.relative_to(output).as_posix())
 
 
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for key, label in pairs:
-        groups.setdefault(key, []).append(label)
-    return groups
+def _grouped(records: list[Record], key: Callable[[Record], str]) -> dict[str, list[str]]:
+    return {common: [r.title for r in records if key(r) == common] for common in map(key, records)}

@@ -73,9 +73,7 @@ class Loaded(NamedTuple):
 
 def load_run(run: Run, fall_back: bool = False) -> Loaded:
     """Return a run with the network of its best checkpoint; raises UserError where there is none.
-
-    With `fall_back` the last one takes its place, with a message, where it is damaged or missing.
-    """
+    With `fall_back` the last one takes its place, with a message, where it is damaged or missing."""
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
         return Loaded(run, configuration, configuration.build_truth().eval(), None)

@@ -105,6 +105,9 @@ class Configuration(Problem):
     score_viewer: ScoreViewer
     accelerator: Literal["cpu", "cuda", "mps", "auto"]
 
+    is_oracle = property(lambda self: self.regularizer is not None and self.regularizer.is_oracle)
+    problem = property(lambda self: Problem(toy_problem=self.toy_problem, noise_schedule=self.noise_schedule))
+
     @model_validator(mode="before")
     @classmethod
     def _truth_follows_the_network(cls, content: Any) -> Any:
@@ -134,10 +137,6 @@ class Configuration(Problem):
         """Return the configurations that are trained on, (configuration, atom, dimension), before they are noised."""
         return self.toy_problem.sample(self.data.training_set_size, keyed_generator(self.seed, "training data"))
 
-    @property
-    def is_oracle(self) -> bool:
-        return self.regularizer is not None and self.regularizer.is_oracle
-
     def as_dict(self) -> dict[str, Any]:
         """Return nested dictionaries of plain values, as in config.yaml."""
         return self.model_dump(mode="json")
@@ -152,10 +151,6 @@ class Configuration(Problem):
             if kind := getattr(getattr(self, name), "type", None):
                 content[name]["type"] = kind
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def problem(self) -> Problem:
-        return Problem(toy_problem=self.toy_problem, noise_schedule=self.noise_schedule)
 
     def write(self, path: Path) -> None:
         with atomic_write(path) as temporary:

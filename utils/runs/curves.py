@@ -17,10 +17,8 @@ COLUMNS = tuple(HEADING.split(","))
 
 
 class Curves:
-    """The file of a run, to which a training adds; one that is resumed keeps the rows of the epochs that it has done.
-
-    Epochs that are damaged or missing are counted on the standard error stream: no training is lost for them.
-    """
+    """The file of a run, to which a training adds. A resumed one keeps the rows of the epochs that it has done, and
+    counts on the standard error stream those that are damaged or missing: no training is lost for them."""
 
     def __init__(self, path: Path, epochs_done: int):
         self.path = path
@@ -40,9 +38,7 @@ class Curves:
 
 def read_curves(path: Path) -> dict[str, np.ndarray]:
     """Return each column, (epoch,), not-a-number where it is empty; without the half of a line that is being written.
-
-    Raises UserError where the file is damaged or has no epoch, OSError where it cannot be read.
-    """
+    Raises UserError where the file is damaged or has no epoch, OSError where it cannot be read."""
     heading, *lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines(True) or [""]
     rows = [_row(line) for line in lines if line.endswith("\n")]
     whole = [heading.strip() == HEADING, *map(bool, rows)]

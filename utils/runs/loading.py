@@ -32,7 +32,7 @@ IMPLICIT = ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "m
 
 
 def configure(experiment: str, overrides: Iterable[str] = (), origin: str = "command line") -> Configuration:
-    """Return the merged configuration of an experiment; raises UserError, a line a fault. `origin` names the overrides."""
+    """Return the configuration of an experiment; raises UserError, a line a fault. `origin` names the overrides."""
     layers = {"training/base_config.yaml": read_yaml(runs.TRAINING / "base_config.yaml")}
     if experiment != runs.ANALYTICAL:
         specific = runs.experiment_folder(experiment) / "specific_config.yaml"
@@ -61,8 +61,9 @@ def read_yaml(path: Path) -> dict:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
-        given = "given a list" if isinstance(content, list) else f"given {_on_a_line(str(content))}"
-        raise UserError(f"{path}: should hold `key: value` pairs, {'but is empty' if content is None else given}")
+        given = "a list" if isinstance(content, list) else _on_a_line(str(content))
+        fault = "but is empty" if content is None else f"given {given}"
+        raise UserError(f"{path}: should hold `key: value` pairs, {fault}")
     return content
 
 

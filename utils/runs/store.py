@@ -113,11 +113,8 @@ def _plain(value: Any) -> Any:
 def evaluate_run(
     loaded: Loaded, sampling: Sampling, folder: Path, progress: bool = False
 ) -> tuple[Record, dict[float, Tensor], dict[str, float]]:
-    """Return the numbers of a run, its samples at times along the sampler, and the seconds of each part.
-
-    The record belongs into `folder`; `progress` shows bars, where there is a terminal. Raises UserError where samples
-    are infinite or not a number.
-    """
+    """Return the numbers of a run, a record for `folder`; its samples at times along the sampler; and the seconds of
+    each part. `progress` shows bars, on a terminal. Raises UserError where samples are infinite or not a number."""
     torch.set_num_threads(1)
     configuration, network, began = loaded.configuration, loaded.network, time.perf_counter()
     states = sampling.draw(network, configuration.toy_problem, progress)

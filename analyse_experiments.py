@@ -75,6 +75,7 @@ def analyse(options: argparse.Namespace) -> list[str]:
     from utils.reports.experiment import analyse_run, folder_of
     from utils.reports.page import write_reports
     from utils.reports.sweep import report_sweep
+    from utils.runs.loading import configure
     from utils.runs.run import ANALYTICAL, Run, find_experiments
     from utils.score.samplers import Sampling
 
@@ -82,6 +83,7 @@ def analyse(options: argparse.Namespace) -> list[str]:
     if options.sweep is not None:
         results = options.results or output / "sweeps" / options.sweep / "results.csv"
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
+    configure(ANALYTICAL)  # raises where base_config.yaml is wrong: then no run can be analysed
     names = dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])
     pairs = [(name.partition("/")[0], name.partition("/")[2] or options.run_name) for name in names]
     runs = [Run(name, "run1" if name == ANALYTICAL else run) for name, run in pairs]  # refuses unknown names

@@ -23,6 +23,7 @@ from utils.runs.run import Run
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the batches are ready-made tensors
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a resumed run's own checkpoints
+warnings.filterwarnings("ignore", message="The `srun` command is available")  # a run is one process, also there
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
@@ -48,7 +49,10 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: thre
     checkpoint = run.last_checkpoint if epochs_done else None
     module, data = ScoreMatching(configuration), ToyData(configuration)
     with disk_errors_once(), handlers_restored():
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as error:  # Lightning's answer to a Ctrl-C that no epoch waits for
+            raise KeyboardInterrupt from error
     return stopping.received
 
 

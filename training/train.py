@@ -16,7 +16,7 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 import torch
 
 from utils.files import UserError, error_message, locked
-from utils.runs.checkpoints import BadCheckpoint, load_run, read_checkpoint, read_state, why_finished
+from utils.runs.checkpoints import BadCheckpoint, TooNew, load_run, read_checkpoint, read_state, why_finished
 from utils.runs.configuration import Configuration, difference
 from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, Run
@@ -112,6 +112,8 @@ def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | No
         return 0
     try:
         before, last = read_configuration(run.configuration_file), read_state(run)
+    except TooNew:
+        raise
     except UserError as fault:
         text = "The run cannot be continued; --from-scratch removes it and starts over"
         with contextlib.suppress(UserError):

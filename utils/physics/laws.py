@@ -196,11 +196,17 @@ class Gaussian(Settings):
     equilibrium_relative_coordinates: Positions
 
 
+def _at_least_one(gaussians: tuple[Gaussian, ...]) -> tuple[Gaussian, ...]:
+    if not gaussians:
+        raise ValueError("should have at least one gaussian")
+    return gaussians
+
+
 class GaussianMixture(Law):
     """Any number of Gaussians, each with a weight, a width and positions. The weights need not sum to 1."""
 
     type: Literal["gaussian_mixture"] = "gaussian_mixture"
-    gaussians: Annotated[tuple[Gaussian, ...], Strict(False), Field(min_length=1)]
+    gaussians: Annotated[tuple[Gaussian, ...], Strict(False), AfterValidator(_at_least_one)]
 
     @property
     def components(self) -> tuple[Component, ...]:

@@ -21,6 +21,10 @@ class BadCheckpoint(UserError):
     """A checkpoint that is damaged, or not one of its run."""
 
 
+class TooNew(UserError):
+    """A checkpoint that a newer version of the code wrote; it is whole."""
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content on the CPU; raises BadCheckpoint, or UserError where the code is too old for it."""
     try:
@@ -41,7 +45,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     version = checkpoint.get("format_version", 1)  # the first had no number
     if version not in range(1, FORMAT_VERSION + 1):
         text = f"it has format {version}, and this version of the code reads formats up to {FORMAT_VERSION}"
-        raise UserError(f"{path}: written by a newer version of the code: {text}")
+        raise TooNew(f"{path}: written by a newer version of the code: {text}")
     return checkpoint
 
 

@@ -113,10 +113,12 @@ class Configuration(Problem):
     def _truth_follows_the_network(cls, content: Any) -> Any:
         """Where toy_problem.permutation_symmetric is not given, it is what the network can represent."""
         try:
-            equivariant = content["score_network"]["permutation_equivariant"]
-            return content | {"toy_problem": {"permutation_symmetric": equivariant} | content["toy_problem"]}
-        except (TypeError, KeyError):
-            return content  # something is missing or of a wrong type, and is named by what comes next
+            network = content.get("score_network")  # its own fault is named by what comes next, and that is enough
+            wrong = not isinstance(network, dict) or not isinstance(network.get("permutation_equivariant"), bool)
+            filled = {"permutation_symmetric": wrong or network["permutation_equivariant"]}
+            return content | {"toy_problem": filled | content["toy_problem"]}
+        except (AttributeError, TypeError, KeyError):
+            return content  # toy_problem is missing, or a block is of a wrong type
 
     @field_validator("score_network")
     @classmethod

@@ -23,6 +23,7 @@ class Curves:
     def __init__(self, path: Path, epochs_done: int):
         self.path = path
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        lines = lines if lines[:1] == [HEADING] else []  # rows of other columns would stand under wrong names
         kept = {row[0]: line for line in lines if (row := _row(line)) and row[0] < epochs_done}
         if missing := epochs_done - len(kept):
             text = "damaged or missing; the training goes on, and its learning curves leave them out"
@@ -43,7 +44,8 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
     rows = [_row(line) for line in lines if line.endswith("\n")]
     whole = [heading.strip() == HEADING, *map(bool, rows)]
     if not rows or not all(whole):
-        text = f"line {whole.index(False) + 1} is damaged" if rows else "holds no epoch"
+        text = "holds no epoch" if not rows and heading.strip() in ("", HEADING) else None
+        text = text or f"line {whole.index(False) + 1} is damaged"
         raise UserError(f"{path}: {text}, so there is no learning curve of this run")
     return dict(zip(COLUMNS, np.array(rows).T, strict=True))
 

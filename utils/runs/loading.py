@@ -26,9 +26,16 @@ Schema = TypeVar("Schema", bound=Settings)
 WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
 }
-INTEGER = re.compile(r"[-+]?[0-9]{1,100}")
+INTEGER = re.compile(r"[-+]?[0-9]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-IMPLICIT = ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge", "value")  # tags nobody wrote
+MAX_LEVELS, MAX_DIGITS = 20, 100  # of a file's blocks; of a whole number, what is longer stays text
+
+
+class NotPlain(MarkedYAMLError):
+    """YAML that is more than plain values."""
+
+    def __init__(self, problem: str, where: Any):  # a node or an event
+        super().__init__(problem=problem, problem_mark=where.start_mark)
 
 
 def configure(experiment: str, overrides: Iterable[str] = (), origin: str = "command line") -> Configuration:
@@ -69,30 +76,31 @@ def read_yaml(path: Path) -> dict:
 
 def _parse(text: str) -> Any:
     """Return the value of a YAML text; raises yaml.YAMLError for what is no YAML, or more than plain values."""
-    try:
-        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return None if node is None else _value(node, set())
-    except RecursionError as error:
-        raise yaml.YAMLError("nested too deeply") from error
+    loader, level = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
+    for event in yaml.parse(text, Loader=loader):  # before there are nodes: libyaml's recursion would end Python
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > MAX_LEVELS:
+            raise NotPlain(f"more than {MAX_LEVELS} levels", event)
+        if isinstance(event, yaml.AliasEvent):
+            raise NotPlain("aliases (*name) are not read; write the value out", event)
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise NotPlain("tags (!name) are not read; write a plain value", event)
+    node = yaml.compose(text, Loader=loader)
+    return None if node is None else _value(node)
 
 
-def _value(node: yaml.Node, seen: set[int]) -> Any:
-    if id(node) in seen:
-        raise MarkedYAMLError(None, None, "aliases (*name) are not read; write the value out", node.start_mark)
-    seen.add(id(node))
-    if node.tag.removeprefix("tag:yaml.org,2002:") not in IMPLICIT:
-        raise MarkedYAMLError(None, None, "tags (!name) are not read; write a plain value", node.start_mark)
+def _value(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
-        return [_value(entry, seen) for entry in node.value]
+        return [_value(entry) for entry in node.value]
     if isinstance(node, yaml.ScalarNode):
         return node.value if node.style else _word(node.value)
     content: dict[str, Any] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise MarkedYAMLError(None, None, "a key is no word", key.start_mark)
+            raise NotPlain("a key is no word", key)
         if key.value in content:
-            raise MarkedYAMLError(None, None, f"found duplicate key {key.value}", key.start_mark)
-        content[key.value] = _value(value, seen)
+            raise NotPlain(f"found duplicate key {key.value}", key)
+        content[key.value] = _value(value)
     return content
 
 
@@ -100,7 +108,7 @@ def _word(text: str) -> Any:
     if text in WORDS:
         return WORDS[text]
     if INTEGER.fullmatch(text):
-        return int(text)
+        return int(text) if len(text) <= MAX_DIGITS else text
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan")) if FLOAT.fullmatch(text) else text
 
 
@@ -108,15 +116,14 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
     layer: dict = {}
     for pair in overrides:
         key, equals, value = pair.partition("=")
-        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        if not equals or not re.fullmatch(rf"\w+(\.\w+){{0,{MAX_LEVELS}}}", key):
             raise UserError(f"{origin}: {_on_a_line(pair)}: should be key=value, for example regularizer.weight=1e-3")
         try:
             given = _parse(value)
-        except yaml.YAMLError as error:
-            problem, text = str(getattr(error, "problem", "")), f"{_on_a_line(pair)}: the value is not valid YAML"
-            if problem.startswith(("aliases", "tags", "found duplicate")):
-                text = _on_a_line(f"{key}: {problem}")
-            raise UserError(f"{origin}: {text}") from error
+        except NotPlain as error:
+            raise UserError(f"{origin}: {_on_a_line(key)}: {_on_a_line(str(error.problem))}") from error
+        except (yaml.YAMLError, UnicodeError) as error:
+            raise UserError(f"{origin}: {_on_a_line(pair)}: the value is not valid YAML") from error
         for part in reversed(key.split(".")):
             given = {part: given}
         for leaf in flat(given):  # also where one is written as a={b: 1}, the other as a.b=1
@@ -160,7 +167,8 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
     elif kind == "union_tag_invalid":
         keys, given, text = [*keys, "type"], given["type"], f"should be one of {fault['ctx']['expected_tags']}"
     elif kind == "extra_forbidden":
-        known = set(re.findall(r'"(\w+)": \{', json.dumps(schema.model_json_schema()))) - {keys[-1]}
+        blocks = (everything := schema.model_json_schema(), *everything.get("$defs", {}).values())
+        known = {key for block in blocks for key in block.get("properties", ())} - {keys[-1]}
         close = difflib.get_close_matches(keys[-1], known, n=1)
         text = f"unknown key (did you mean {close[0]}?)" if close else "unknown key"
     shown = _on_a_line(json.dumps(given, default=str))

@@ -62,14 +62,15 @@ class Record:
         for name, estimate in self.estimates.items():
             about = describe(name)
             metrics[name] = estimate._asdict() | {word: getattr(about, word) for word in DESCRIPTION if about}
-        content = self.facts | {
+        found = {
             "wall_clock_seconds": {**seconds, "total": sum(seconds.values())},
             "metrics": metrics,
             "left_out": self.left_out,
             "curves": {name: curve._asdict() for name, curve in self.curves.items()},
         }
+        content = self.facts | _plain(found)  # the facts keep all digits, for they tell runs apart
         with atomic_write(self.folder / "metrics.json") as temporary:
-            temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -83,6 +84,7 @@ class Record:
             return record
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+            reason = ", ".join(str(reason).splitlines()[:2])  # pydantic's has more
             raise UserError(f"{path}: not readable ({reason}); analyse the run again, or remove it") from error
 
 
@@ -142,6 +144,7 @@ def evaluated(run: Run, sampling: Sampling) -> Record:
 def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
     """Return what was trained, how it was sampled, and by which code."""
     run, configuration = loaded.run, loaded.configuration
+    changes = difference(configure(ANALYTICAL), configuration).items()
     return {
         "experiment": run.experiment,
         "run": run.name,
@@ -152,7 +155,7 @@ def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
         "sampling": sampling.model_dump(),
         "network_evaluations_per_sample": sampling.network_evaluations,
         "problem": configuration.problem.model_dump(mode="json"),
-        "configuration_difference": difference(configure(ANALYTICAL), configuration),
+        "configuration_difference": {key: [*both] for key, both in changes},  # as JSON has it
     }
 
 

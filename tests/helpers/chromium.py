@@ -18,19 +18,15 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 class Chromium:
     """One tab of a headless Chromium; what it requests and complains about is kept in `requests` and `complaints`."""
 
-    def __init__(self, width: int = 1280, height: int = 900):
+    def __init__(self):
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # short: a socket's path has a limit
         profile = self._folder.name
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        command = [EXECUTABLE, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
+        command = [EXECUTABLE, *FLAGS, f"--user-data-dir={profile}"]
         redirected = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash", *command]
-        self._process = subprocess.Popen(
-            redirected,
-            pass_fds=(to_browser, from_browser),
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"TMPDIR": profile},
-        )
+        variables, pipes = os.environ | {"TMPDIR": profile}, (to_browser, from_browser)
+        self._process = subprocess.Popen(redirected, pass_fds=pipes, stderr=subprocess.DEVNULL, env=variables)
         os.close(to_browser)
         os.close(from_browser)
         self._buffer, self._number, self._session = b"", 0, None
@@ -121,9 +117,8 @@ class Chromium:
             self._loaded = True
         elif method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
-        elif method == "Runtime.exceptionThrown":
-            self.complaints.append(str(parameters["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
-            self.complaints.append(str(parameters["args"]))
-        elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-            self.complaints.append(parameters["entry"]["text"])
+        elif method == "Runtime.exceptionThrown" or (
+            (method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"))
+            or (method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"))
+        ):
+            self.complaints.append(str(parameters))

@@ -31,10 +31,11 @@ def comparison_figure(panes: Panes, xlabel: str, ylabel: str, title: str, signed
             lines.setdefault(name, line)
             always_zero[name] &= bool(np.all(np.abs(values) < ROUNDING))
             if errors is not None:
-                least = -np.inf if signed else 0.2 * shown  # a band to 0 would fill the axis
-                low = np.maximum(shown - errors, least)
+                low = np.maximum(shown - errors, -np.inf if signed else 0.2 * shown)  # a band to 0 would fill the axis
                 axes.fill_between(x, low, shown + errors, color=styles[name]["color"], alpha=0.2, linewidth=0)
-        axes.set(title=heading, xlabel=xlabel, xlim=_limits(curves))
+        ends = [end for x, _, _ in curves.values() if len(x) for end in (x[0], x[-1])] or [0]
+        inside = min(ends) >= 0 and max(ends) <= 1
+        axes.set(title=heading, xlabel=xlabel, xlim=(0, 1) if inside else (min(ends), max(ends)))
         if signed:
             axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
             errors = np.concatenate([errors for _, _, errors in curves.values()])
@@ -49,11 +50,6 @@ def comparison_figure(panes: Panes, xlabel: str, ylabel: str, title: str, signed
     return figure
 
 
-def _limits(curves):
-    ends = [end for x, _, _ in curves.values() if len(x) for end in (x[0], x[-1])] or [0]
-    return (0, 1) if min(ends) >= 0 and max(ends) <= 1 else (min(ends), max(ends))
-
-
 @styled
 def samples_comparison_figure(samples: Points, is_stray: Points, plane: Plane, title: str) -> Figure:
     """Return the samples of all runs, name -> (n, 2), each on its torus, with strays, name -> (n,), crossed."""
@@ -65,7 +61,6 @@ def samples_comparison_figure(samples: Points, is_stray: Points, plane: Plane, t
     for axes, (name, x) in zip(panes, samples.items(), strict=False):
         stray, style = is_stray[name], {"ls": "none", "rasterized": True}
         torus_axes(axes, plane.labels)
-        axes.label_outer()
         axes.plot(*x[~stray].T, "o", ms=1.8, mew=0, alpha=0.5, color=BLUE, label="near a mode", **style)
         axes.plot(*x[stray].T, "x", ms=3.5, mew=0.8, color=VERMILLION, label="stray", **style)
         axes.plot(*plane.modes.T, "+", ms=7, mew=1, color="white", zorder=3)

@@ -12,14 +12,13 @@ from scipy.stats import chi
 from utils.plots.style import BLUE, COLOURS, DASHES, FLAT, SHADES, VERMILLION, new_figure, regions, styled, torus_axes
 from utils.plots.views import Plane
 
+Pairs = Sequence[tuple[float, float]]
 OVER_TORUS = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "bilinear"}
 MAGNITUDES = LogNorm(0.01, 30)  # of the normalised score: the base case's largest is about 18
 
 
 @styled
-def samples_figure(
-    samples: Array, is_stray: Array, plane: Plane, widths: Array, stray_radius: float, title: str
-) -> Figure:
+def samples_figure(samples: Array, is_stray: Array, plane: Plane, widths: Array, radius: float, title: str) -> Figure:
     """Return the samples that lie in a plane, (n, 2), on the torus, and closely about its first two modes. is_stray is
     (n,); widths, (mode,), are those of the modes in the plane; the stray radius is in units of them."""
     modes = plane.modes
@@ -33,14 +32,14 @@ def samples_figure(
     torus.plot(*samples[~is_stray].T, label=f"{len(samples) - strays:,} samples near a mode", ms=2.5, alpha=0.6, **dots)
     torus.plot(*samples[is_stray].T, label=f"{strays:,} stray ({strays / len(samples):.2%})", **crosses)
     for mode, width in zip(modes, widths, strict=True):
-        torus.add_patch(Circle(mode, stray_radius * width, fill=False, linewidth=0.8))
-    torus.plot([], [], "o", ms=9, mew=0.8, color="black", mfc="none", label=f"{stray_radius:.3g} widths about a mode")
+        torus.add_patch(Circle(mode, radius * width, fill=False, linewidth=0.8))
+    torus.plot([], [], "o", ms=9, mew=0.8, color="black", mfc="none", label=f"{radius:.3g} widths about a mode")
     figure.legend(loc="outside lower center", ncols=3)
     for i, axes in panes.items():
         u = ((samples - modes[i] + 0.5) % 1 - 0.5) / widths[i]
         axes.plot(*u.T, ms=2.5, alpha=0.3, **dots)
-        for radius in (1, 2, 3):
-            axes.add_patch(Circle((0, 0), radius, fill=False, zorder=3))
+        for ring in (1, 2, 3):
+            axes.add_patch(Circle((0, 0), ring, fill=False, zorder=3))
         axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), xticks=range(-4, 5, 2), yticks=range(-4, 5, 2), aspect="equal")
         axes.set(title="1, 2, 3 widths about ({:.3g}, {:.3g})".format(*modes[i]))
         axes.set(xlabel="displacement / width", ylabel="displacement / width")
@@ -48,9 +47,7 @@ def samples_figure(
 
 
 @styled
-def radial_distribution_figure(
-    radii: Array, dimension: int, title: str, sampler_widths: Sequence[tuple[float, float]] = ()
-) -> Figure:
+def radial_distribution_figure(radii: Array, dimension: int, title: str, sampler_widths: Pairs = ()) -> Figure:
     """Return the density of the distances, (n,), of the samples from their nearest modes, in widths of the mode. For
     each component sampler_widths has its weight, and its width, in units of its own, with the exact score."""
     figure = new_figure(7, 4.8, layout="constrained")
@@ -81,8 +78,7 @@ def marginal_distribution_figure(times: Array, grid: Array, densities: Array, ma
     panes = figure.subplots(2, len(times), squeeze=False, sharex=True, sharey="row")
     norm = LogNorm(1e-2, 10 ** np.ceil(np.log10(densities.max())))
     for (above, below), t, density, marginal in zip(panes.T, times, densities, marginals, strict=True):
-        shown = np.maximum(density, norm.vmin)
-        image = above.imshow(shown.T, norm=norm, **OVER_TORUS)
+        image = above.imshow(np.maximum(density, norm.vmin).T, norm=norm, **OVER_TORUS)
         logarithm = np.log(np.maximum(density, np.finfo(density.dtype).tiny))
         if np.ptp(logarithm) >= FLAT:
             regions(above.contour, grid, logarithm, colors="white", linewidths=0.6, linestyles="solid")
@@ -129,10 +125,8 @@ def maps_figure(times: Sequence[float], maps: Sequence[Array], plane: Plane, tit
     names = ("model $|\\sigma s_\\theta|$", "exact $|\\sigma s|$", "error $|\\sigma (s_\\theta - s)|$")
     for row, name, sizes in zip(panes, names, maps, strict=True):
         for axes, values in zip(row, sizes, strict=True):
-            shown = np.maximum(values, MAGNITUDES.vmin / 10).T
-            image = axes.imshow(shown, norm=MAGNITUDES, cmap="cividis", **OVER_TORUS)
+            image = axes.imshow(np.maximum(values, 1e-3).T, norm=MAGNITUDES, cmap="cividis", **OVER_TORUS)
             torus_axes(axes, plane.labels)
-            axes.label_outer()
         row[0].set_ylabel(f"{name}\n{plane.labels[1]}")
     for axes, t in zip(panes[0], times, strict=True):
         axes.set_title(f"t = {t:.2f}")

@@ -20,18 +20,18 @@ class _KeptCanvas:
     """A figure drawn once: what changes is drawn on a copy of this background, ten times as fast as everything.
     `pixels` returns the picture of a model, (height, width, 4) of 8 bits, RGBA; `png` the same as a PNG file."""
 
-    palette: Image.Image | None = None
-
     def _keep(self, figure, *changing):
+        self.palette = None
         self.title = figure.text(0.5, 1 - 0.25 / figure.get_figheight(), "", ha="center", va="center", size="large")
         for artist in (self.title, *changing):
             artist.set_animated(True)
         figure.canvas.draw()
         self.figure, self.background = figure, figure.canvas.copy_from_bbox(figure.bbox)
 
-    def _redraw(self, background, artists) -> Array:
+    def _redraw(self, background, artists, title="") -> Array:
         self.figure.canvas.restore_region(background)
-        for artist in artists:
+        self.title.set_text(title)
+        for artist in (*artists, self.title):
             artist.draw(self.figure.canvas.renderer)
         return np.asarray(self.figure.canvas.buffer_rgba()).copy()
 
@@ -41,17 +41,15 @@ class _KeptCanvas:
 
 class ScoreLineFigure(_KeptCanvas):
     """The normalised score along a line, for several times: position (n,), times (k,), all else (k, n). gaussian is the
-    score of one Gaussian about the nearest mode; in_distribution, boolean, is where data are likely."""
+    score of one Gaussian about the nearest mode; likely, boolean, is where configurations are in distribution."""
 
     @styled
-    def __init__(
-        self, position: Array, times: Array, analytical: Array, gaussian: Array, in_distribution: Array, line: str
-    ):
+    def __init__(self, position: Array, times: Array, analytical: Array, gaussian: Array, likely: Array, line: str):
         figure = new_figure(11, 5.8, dpi=100)
         panes = figure.subplots(2, -(-len(times) // 2), sharex=True).ravel()
         figure.subplots_adjust(left=0.065, right=0.985, top=0.83, bottom=0.1, wspace=0.24, hspace=0.2)
-        for axes, t, exact, other, likely in zip(panes, times, analytical, gaussian, in_distribution, strict=False):
-            axes.fill_between(position, 0, 1, where=likely, transform=axes.get_xaxis_transform(), color="0.88", lw=0)
+        for axes, t, exact, other, where in zip(panes, times, analytical, gaussian, likely, strict=False):
+            axes.fill_between(position, 0, 1, where=where, transform=axes.get_xaxis_transform(), color="0.88", lw=0)
             axes.plot(position, exact, color="black", linewidth=2.2)
             axes.plot(position, other, ":", color=SKY)
             margin = max(0.25 * np.ptp(exact), 1e-3)  # these limits stay; the model may leave them
@@ -64,8 +62,7 @@ class ScoreLineFigure(_KeptCanvas):
         figure.supxlabel(f"position along the line {line} (relative coordinate of atom 1)", size="medium")
         figure.supylabel("normalised score along the line", size="medium", x=0.01)
         self._keep(figure, *self.lines)
-        # In 256 colours a PNG is written five times as fast, most of the time that a picture takes; and in the same
-        # ones for all, so that a resumed run draws the same. Few pixels differ, by shades of smoothed edges.
+        # In 256 colours, the same for all runs, a PNG is written five times as fast; few pixels differ, at edges.
         example = Image.fromarray(self.pixels(0.8 * analytical, "epochs")).convert("RGB")
         self.palette = example.quantize(256, Image.Quantize.MAXCOVERAGE)
 
@@ -73,8 +70,7 @@ class ScoreLineFigure(_KeptCanvas):
     def pixels(self, model: Array, title: str) -> Array:
         for line, values in zip(self.lines, model, strict=True):
             line.set_ydata(values)
-        self.title.set_text(title)
-        return self._redraw(self.background, [*self.lines, self.title])
+        return self._redraw(self.background, self.lines, title)
 
 
 class ScoreFieldFigure(_KeptCanvas):
@@ -92,7 +88,6 @@ class ScoreFieldFigure(_KeptCanvas):
         self.grid, self.panes, none = grid, panes, np.zeros(len(points))
         for axes in panes.flat:
             torus_axes(axes, plane.labels)
-            axes.label_outer()
         rows = ("model", "analytical")
         for axes, label in zip(panes.flat, rows if times is None else [f"t = {t:.2f}" for t in times], strict=False):
             axes.set_title(label)
@@ -119,9 +114,9 @@ class ScoreFieldFigure(_KeptCanvas):
         key.axes.quiverkey(key, 0.895, 0.76 / height, 0.25, "length 0.25", labelpos="E", coordinates="figure")
         text = f"This is a {plane.note}.\n" if plane.is_slice else ""
         text += (
-            "Arrows: $\\sigma_{\\mathrm{eff}}^2\\,\\times$ score, for a single Gaussian the displacement to its mode. "
+            "Arrows: $\\sigma_{\\mathrm{eff}}^2\\,\\times$ score, for a single Gaussian the displacement to its mode."
         )
-        text += f"They are drawn at 1/{ARROW_SHRINKAGE} of their length."
+        text += f" They are drawn at 1/{ARROW_SHRINKAGE} of their length."
         figure.text(0.98, 0.28 / height, text, ha="right", va="center", size="small")
 
     @styled
@@ -143,8 +138,7 @@ class ScoreFieldFigure(_KeptCanvas):
     def pixels(self, model: Array, title: str) -> Array:
         for quiver, arrows, exact in zip(self.model, model, self.exact_arrows, strict=True):
             quiver.set_UVC(*arrows.T, np.maximum(np.linalg.norm(arrows - exact, axis=1), ERROR_NORM.vmin))
-        self.title.set_text(title)
-        return self._redraw(self.shaded, [*self.model, self.title])
+        return self._redraw(self.shaded, self.model, title)
 
     def frame(self, title: str, model_arrows: Array, exact_arrows: Array, log_density: Array) -> Array:
         """Return a frame of the video, (1080, 1920, 4) of 8 bits: arrows (m, 2), log_density (n, n) in nats."""

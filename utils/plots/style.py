@@ -21,12 +21,12 @@ from PIL import Image
 from utils.files import atomic_write
 
 styled = matplotlib.rc_context({"figure.dpi": 150, "axes.titlesize": "medium", "legend.frameon": False})
-ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BLUE, VERMILLION, SKY = COLOURS[0], COLOURS[1], COLOURS[5]
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 FLAT = 1e-3  # nats: what varies less is not worth a line
 MASSES = (0.989, 0.865, 0.393)  # the share of a plane Gaussian within 3, 2 and 1 widths
 SHADES = ("#E3F1FA", "#BCDFF4", "#8CC8EC")
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 DASHES = ("-", (0, (6, 2)), (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1.5)), (0, (6, 1, 1, 1, 1, 1)), (0, (9, 3)))
 
 
@@ -55,9 +55,10 @@ def save(picture: Figure | Array, path: Path) -> None:
 
 
 def torus_axes(axes: Axes, labels: Sequence[str]) -> None:
-    """Make axes show the torus, with a label for each coordinate."""
+    """Make axes show the torus, with a label for each coordinate at the outer ones."""
     axes.set(xticks=QUARTERS, xticklabels=QUARTERS, yticks=QUARTERS, yticklabels=QUARTERS)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=labels[0], ylabel=labels[1])
+    axes.label_outer()
 
 
 def regions(draw, grid, log_density, **options):

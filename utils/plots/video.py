@@ -23,9 +23,7 @@ class VideoError(UserError):
 
 def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: float = FRAMES_PER_SECOND) -> None:
     """Write frames, each (height, width, 3 or 4) of 8 bits with even sizes, RGB or RGBA, as an mp4 file.
-
-    Raises VideoError when ffmpeg fails. An error, also in the iterator of the frames, leaves an older video as it was.
-    """
+    Raises VideoError when ffmpeg fails. An error, also in the iterator of the frames, leaves an older video as it was."""
     frames = iter(frames)
     first = next(frames)
     height, width, channels = first.shape

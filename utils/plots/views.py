@@ -9,15 +9,12 @@ from utils.physics.noise_schedule import NoiseSchedule
 from utils.physics.torus import displacement, wrap
 from utils.score.networks import AnalyticalScoreNetwork, ScoreNetwork
 
-ARROWS = 20  # per axis
-DENSITY_POINTS = 200  # per axis; at t = 0 a mode is four of them wide
-MAP_POINTS = 96  # per axis
+ARROWS, DENSITY_POINTS, MAP_POINTS = 20, 200, 96  # per axis; at t = 0 a mode is four density points wide
 IN_DISTRIBUTION = 3.0  # a configuration within this many widths of its nearest mode counts as in distribution
 
 
 class Line:
     """A line through the first mode: to the one in which the first two atoms have changed places, where there are two.
-
     x is (point, atom, dimension), direction its unit direction, (atom, dimension); position, (point,), is the unwrapped
     value of the component of atom 1 that changes most along it."""
 
@@ -82,16 +79,14 @@ class Plane:
         return self.problem.mode_widths(sigma[None])[0, self.in_plane].numpy()
 
     def holds(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return which samples, (sample, atom, dimension), have their other components within the stray radius of the
-        first mode's, (sample,)."""
+        """Return which samples, (sample, atom, dimension), lie in it, (sample,), up to its first mode's stray radius."""
         reach = self.problem.stray_radius * self.problem.mode_widths(sigma[None])[0, 0]
         return (displacement(x.flatten(1), self.first)[:, 2:].abs() <= reach).all(1)
 
 
 @torch.no_grad()
 def magnitude_maps(network: ScoreNetwork, truth: AnalyticalScoreNetwork, times: Tensor) -> tuple[np.ndarray, ...]:
-    """Return the size of the normalised score in the plane, (time, point, point), of the network, of the truth, and of
-    their difference."""
+    """Return the size, (time, point, point), in the plane of both normalised scores and of their difference."""
     x = Plane(truth.problem).points((torch.arange(MAP_POINTS) + 0.5) / MAP_POINTS)
     ours, exact = (torch.stack([n(x, t.expand(len(x))).flatten(1) for t in times]) for n in (network, truth))
     return tuple(f.norm(dim=2).view(len(times), MAP_POINTS, MAP_POINTS).numpy() for f in (ours, exact, ours - exact))

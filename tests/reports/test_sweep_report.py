@@ -13,7 +13,9 @@ from utils.evaluation import registry
 from utils.evaluation.estimates import Estimate
 from utils.evaluation.registry import METRICS, metric
 from utils.reports.formatting import MISSING
+from utils.reports.sweep import weights_panes
 from utils.runs import store
+from utils.sweeps.paired import groups
 from utils.sweeps.results import row_of, write_results
 
 
@@ -49,6 +51,10 @@ def test_means_and_paired_differences_agree_on_terminal_page_and_in_files(texts,
     assert all(number in line for number in numbers)
     assert all("half of the 95 % interval over seeds" in text for text in (said, page.text))
     assert page.attributes("src", "img") == ["sweeps/idea/weights.png"]
+    curves, stripe = weights_panes(groups(make_rows(0, 0.5, 1.0), make_rows(0)))["path KL, nats"]
+    shown = [1, 1.899, 1.899 - 0.999 * half, 1.899 + 0.999 * half]  # weight, mean, and the band
+    assert [part[1] for part in curves[FOKKER_PLANCK]] == pytest.approx(shown)
+    assert stripe == pytest.approx([2, 2 - half, 2 + half])
     on_figure = set(texts[folder / "weights.png"])  # of what no run has there is no pane
     assert {"path KL, nats", FOKKER_PLANCK} <= on_figure and "ODE KL, nats" not in on_figure
 

@@ -19,8 +19,7 @@ def comparison_figure(panes: Panes, xlabel: str, ylabel: str, title: str, signed
     """Return panes side by side, title -> name -> (abscissa, values, standard errors or None), on a logarithmic axis.
     `signed` is for what may be negative by chance: the axis is linear as far as most of the errors reach."""
     styles = line_styles(dict.fromkeys(name for curves in panes.values() for name in curves))
-    lines: dict = {}
-    always_zero = dict.fromkeys(styles, True)  # which a logarithmic axis cannot show
+    lines, always_zero = dict[str, object](), dict.fromkeys(styles, True)  # a logarithmic axis cannot show 0
     width, height = (5.2 if len(panes) < 3 else 4.2) * len(panes) + 0.6, 4.6 + 0.24 * (-(-len(styles) // 2))
     figure = new_figure(width, height, layout="constrained")
     figure.suptitle(title)

@@ -60,11 +60,10 @@ def radial_distribution_figure(radii: Array, dimension: int, title: str, sampler
     name = f"exact distribution (chi, {dimension} degrees of freedom)"
     axes.plot(r, chi.pdf(r, dimension), color="black", label=name)
     if sampler_widths:
-        weights, widths = zip(*sampler_widths, strict=True)
-        density = sum(weight * chi.pdf(r, dimension, scale=width) for weight, width in sampler_widths) / sum(weights)
-        wider = ", ".join(f"{width:.3f}" for width in widths)
+        density = sum(weight * chi.pdf(r, dimension, scale=width) for weight, width in sampler_widths)
+        wider = ", ".join(f"{width:.3f}" for _, width in sampler_widths)
         name = f"exact score with this sampler (oracle recursion): {wider} times as wide"
-        axes.plot(r, density, "--", color=VERMILLION, label=name)
+        axes.plot(r, density / sum(weight for weight, _ in sampler_widths), "--", color=VERMILLION, label=name)
     axes.set(xlim=(0, limit), ylim=(0, None), title=title, ylabel="probability density")
     axes.set(xlabel="distance from the nearest mode, in widths of the mode")
     figure.legend(loc="outside lower center")

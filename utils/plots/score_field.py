@@ -112,11 +112,9 @@ class ScoreFieldFigure(_KeptCanvas):
         figure.legend(keys, names, ncols=4, columnspacing=1.2, loc="center left", bbox_to_anchor=(0.45, 0.76 / height))
         key = self.exact[-1]
         key.axes.quiverkey(key, 0.895, 0.76 / height, 0.25, "length 0.25", labelpos="E", coordinates="figure")
-        text = f"This is a {plane.note}.\n" if plane.is_slice else ""
-        text += (
-            "Arrows: $\\sigma_{\\mathrm{eff}}^2\\,\\times$ score, for a single Gaussian the displacement to its mode."
-        )
-        text += f" They are drawn at 1/{ARROW_SHRINKAGE} of their length."
+        where = f"This is a {plane.note}.\n" if plane.is_slice else ""
+        score = "$\\sigma_{\\mathrm{eff}}^2\\,\\times$ score, for a single Gaussian the displacement to its mode"
+        text = f"{where}Arrows: {score}. They are drawn at 1/{ARROW_SHRINKAGE} of their length."
         figure.text(0.98, 0.28 / height, text, ha="right", va="center", size="small")
 
     @styled

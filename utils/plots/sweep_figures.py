@@ -13,9 +13,8 @@ from utils.plots.style import line_styles, new_figure, styled
 def weights_figure(panes: Mapping[str, tuple[Mapping[str, Sequence[Array]], Array | None]], title: str) -> Figure:
     """Return metrics against the weight of a regularizer: heading -> (name -> weights, means, low, high; the baseline's
     mean, low and high or None). Bands and the grey stripe of the baseline are intervals over seeds."""
-    names = dict.fromkeys(name for curves, _ in panes.values() for name in curves)
+    names, rows = dict.fromkeys(name for curves, _ in panes.values() for name in curves), -(-len(panes) // 2)
     styles, keys = line_styles(["no_regularizer", *names]), {}  # it has no curve here, but its colour elsewhere
-    rows = -(-len(panes) // 2)
     figure = new_figure(11.2, 3.7 * rows + 0.5 + 0.24 * (-(-len(names) // 2)), layout="constrained")
     figure.suptitle(title, size="medium")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()

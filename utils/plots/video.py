@@ -15,6 +15,10 @@ import numpy as np
 from utils.files import UserError, atomic_write
 
 FRAMES_PER_SECOND = 10  # so that 51 frames take five seconds
+# What every player can decode, without a loss that one sees, in half the time of the next slower preset; the index
+# comes first, so that a browser plays while it loads; the colours are what players take high definition for.
+CODEC = {"vcodec": "libx264", "pix_fmt": "yuv420p", "crf": 18, "preset": "superfast", "movflags": "+faststart"}
+COLOURS = {"vf": "scale=out_color_matrix=bt709:out_range=tv", "colorspace": "bt709", "color_range": "tv"}
 
 
 class VideoError(UserError):
@@ -23,7 +27,7 @@ class VideoError(UserError):
 
 def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: float = FRAMES_PER_SECOND) -> None:
     """Write frames, each (height, width, 3 or 4) of 8 bits with even sizes, RGB or RGBA, as an mp4 file.
-    Raises VideoError when ffmpeg fails. An error, also in the iterator of the frames, leaves an older video as it was."""
+    Raises VideoError when ffmpeg fails. Any error, also in the frames' iterator, leaves an older video as it was."""
     frames = iter(frames)
     first = next(frames)
     height, width, channels = first.shape
@@ -47,16 +51,8 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
 
 def _start_ffmpeg(path: Path, pixels: dict[str, Any], messages: IO[bytes]) -> subprocess.Popen:
     """The only place that knows ffmpeg-python, which nobody maintains any more."""
-    options: dict[str, Any] = {"vcodec": "libx264", "pix_fmt": "yuv420p"}  # what every player can decode
-    options |= {"crf": 18, "preset": "superfast"}  # no loss that one sees; half the time of the next slower preset
-    options |= {
-        "vf": "scale=out_color_matrix=bt709:out_range=tv",
-        "colorspace": "bt709",
-        "color_range": "tv",
-    }  # as of HD
-    options |= {"movflags": "+faststart"}  # the index comes first, so that a browser plays while it loads
     target = f"file:{path}"  # or a colon in the path would look like a protocol
-    stream = ffmpeg.input("pipe:", format="rawvideo", **pixels).output(target, loglevel="error", **options)
+    stream = ffmpeg.input("pipe:", format="rawvideo", **pixels).output(target, loglevel="error", **CODEC, **COLOURS)
     try:
         command = stream.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
         return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages)  # which cannot fill up as a pipe can

@@ -51,8 +51,7 @@ def has_plane(problem: Law) -> bool:
 
 
 class Plane:
-    """The plane of the first two components. Where there are more it is a slice, in which these stay at the first mode,
-    and every picture of it says so."""
+    """The plane of the first two components; where there are more, a slice in which these stay at the first mode."""
 
     def __init__(self, problem: Law):
         self.problem = problem
@@ -79,7 +78,7 @@ class Plane:
         return self.problem.mode_widths(sigma[None])[0, self.in_plane].numpy()
 
     def holds(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Return which samples, (sample, atom, dimension), lie in it, (sample,), up to its first mode's stray radius."""
+        """Return which samples, (sample, atom, dimension), lie in it, (sample,), up to the mode's stray radius."""
         reach = self.problem.stray_radius * self.problem.mode_widths(sigma[None])[0, 0]
         return (displacement(x.flatten(1), self.first)[:, 2:].abs() <= reach).all(1)
 

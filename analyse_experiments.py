@@ -6,6 +6,7 @@
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 
 from utils.files import UserError, error_message
@@ -87,7 +88,7 @@ def analyse(options: argparse.Namespace) -> list[str]:
     names = dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])
     pairs = [(name.partition("/")[0], name.partition("/")[2] or options.run_name) for name in names]
     runs = [Run(name, "run1" if name == ANALYTICAL else run) for name, run in pairs]  # refuses unknown names
-    left_out, notes = [], []
+    left_out, notes, began = [], [], time.time()
     for run in runs:
         try:
             analyse_run(run, sampling, output, options.keep_frames)
@@ -96,7 +97,8 @@ def analyse(options: argparse.Namespace) -> list[str]:
                 raise
             known = isinstance(error, UserError | OSError)
             left_out.append(error_message(error) if known else f"{run.title}: {error!r}")
-            if (folder_of(run, output) / "metrics.json").exists():
+            file = folder_of(run, output) / "metrics.json"
+            if file.exists() and file.stat().st_mtime < began:
                 notes.append(f"{run.title}: what this page shows of it is older; it could not be analysed again")
     return [*left_out, *write_reports(output, notes)]
 

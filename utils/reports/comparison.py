@@ -4,8 +4,12 @@ Everything is read from the output folder, so an analysis of a part keeps what w
 problems are compared with their own exact score, problem by problem.
 """
 
+import re
+import textwrap
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -63,8 +67,11 @@ def read_records(output: Path, problems: list[str]) -> list[Record]:
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:
     """Return the records of each problem, that of base_config.yaml first."""
-    problems = {record.problem_in_words: record.problem for record in records}
-    return [[record for record in records if record.problem == problems[words]] for words in sorted(problems)]
+    groups: list[list[Record]] = []
+    for record in sorted(records, key=lambda record: record.problem_in_words):  # words of an older base may mislead
+        same = next((group for group in groups if group[0].problem == record.problem), None)
+        groups.append([record]) if same is None else same.append(record)
+    return groups
 
 
 def compare(output: Path) -> tuple[str, list[str]]:
@@ -85,7 +92,7 @@ def compare(output: Path) -> tuple[str, list[str]]:
 def _draw(records: Sequence[Record], output: Path, ending: str) -> list[str]:
     """Write the figures of one problem; return what is wrong with the files that are left out."""
     problem, words = records[0].problem, records[0].problem_in_words
-    about = f"\n{words}" if words else ""
+    about = f"\n{textwrap.fill(words, 110)}" if words else ""
     for name, (title, label, signed) in FIGURES.items():
         own = {heading: curve for curve, (figure, heading) in PANES.items() if figure == name}
         panes = {h: {r.title: band(r.curves[c]) for r in records if c in r.curves} for h, c in own.items()}
@@ -108,7 +115,7 @@ def _draw_samples(records: Sequence[Record], problem: Problem, output: Path, end
         try:
             with np.load(record.folder / "samples.npz") as file:
                 x = torch.from_numpy(file["samples"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
             faults.append(f"{record.folder / 'samples.npz'}: {error_message(error)}")
             continue
         x = x[plane.holds(x, sigma)]
@@ -164,7 +171,7 @@ def summary_table(records: Sequence[Record]) -> str:
     rows = [["", *(metric.heading for metric in headline())]]
     for record in records:
         title = record.title + (" (oracle)" if record.facts["oracle"] else "")
-        title = title.replace("_regularizer", "") if title != BASELINE else title
+        title = re.sub(r"(?<!\bno)_regularizer", "", title)
         rows.append([title, *(_cell(record, metric) for metric in headline())])
     lines = aligned(rows)
     lines.append("±: half of the 95 % interval of the measurement; other seeds differ by more (docs/pictures.md)")

@@ -15,7 +15,7 @@ from utils.files import UserError, atomic_write
 from utils.plots import experiment_figures as figures
 from utils.plots.score_field import ScoreFieldFigure
 from utils.plots.style import save
-from utils.plots.video import write_video
+from utils.plots.video import VideoError, write_video
 from utils.plots.views import Field, Plane, has_plane, magnitude_maps
 from utils.runs.checkpoints import Loaded, load_run
 from utils.runs.configuration import Configuration, Problem
@@ -50,10 +50,16 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
     The exact score of its problem, the control, is analysed before, where that was not done or with other sampling.
     """
     loaded = load_run(run, fall_back=True)
-    control = control_of(loaded)
+    control, fault = control_of(loaded), None
     if run.experiment != ANALYTICAL and not is_analysed(control, sampling, output):
-        analyse(control, sampling, output, keep_frames)
-    return analyse(loaded, sampling, output, keep_frames)
+        try:
+            analyse(control, sampling, output, keep_frames)
+        except VideoError as error:  # its numbers are there, and those of the run come first
+            fault = error
+    record = analyse(loaded, sampling, output, keep_frames)
+    if fault:
+        raise fault
+    return record
 
 
 def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:

@@ -133,7 +133,8 @@ def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.
     several = {name: some for name, some in curves.items() if len(some) > 1}
     baseline = next((group for group in groups if group.weight is None), None)
     panes = {}
-    for metric in sorted(headline(), key=lambda metric: not metric.paired)[:4] if several else ():
+    known = [m for m in headline() if any(g.mean(m.name) for some in several.values() for g in some)]
+    for metric in sorted(known, key=lambda metric: not metric.paired)[:4]:
         lines = {name: [[g.weight, *_interval(g, metric)] for g in some] for name, some in several.items()}
         stripe = _interval(baseline, metric) if baseline else None
         panes[metric.heading] = ({name: list(np.transpose(line)) for name, line in lines.items()}, stripe)

@@ -25,6 +25,7 @@ from utils.runs.run import ANALYTICAL, Run, code_version
 from utils.score.samplers import Sampling
 
 PROBLEM = ("toy_problem", "noise_schedule")
+NEEDED = ("key", "oracle", "training_seed", "checkpoint", "code_version", "sampling", "network_evaluations_per_sample")
 DESCRIPTION = ("label", "unit", "definition", "source", "better")  # of a metric
 
 
@@ -80,7 +81,7 @@ class Record:
             estimates = {name: _estimate(entry) for name, entry in facts.pop("metrics").items()}
             curves = {name: _curve(entry) for name, entry in facts.pop("curves").items()}
             record = cls(facts, estimates, facts.pop("left_out"), curves, path.parent)
-            _ = record.title, record.problem, facts["key"], facts["sampling"], facts["oracle"]
+            _ = record.title, record.problem, record.problem_in_words, [facts[name] for name in NEEDED]
             return record
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error

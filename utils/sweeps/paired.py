@@ -78,7 +78,7 @@ class Group:
     def difference(self, metric: str) -> Mean | None:
         """Return the paired difference to the baseline, on the seeds that both have, or None without any."""
         seeds = [seed for seed in self.runs if seed in self.baseline]
-        if not seeds or self.row["group"] == self.row["baseline"]:
+        if not seeds or self.row["group"] == self.row["baseline"] or self.mean(metric) is None:
             return None
         ours = [float(self.runs[seed].get(metric) or "nan") for seed in seeds]
         theirs = [float(self.baseline[seed].get(metric) or "nan") for seed in seeds]

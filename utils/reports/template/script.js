@@ -102,8 +102,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
 function compare(a, b, sign) {
   const [left, right] = [a.dataset.value, b.dataset.value];
   if (left === undefined) return sign * a.textContent.localeCompare(b.textContent);
-  if (left === "" || right === "") return (left === "") - (right === "");
-  return sign * (Number(left) - Number(right));
+  const known = [left, right].map((text) => text !== "" && Number.isFinite(Number(text)));
+  return known[0] && known[1] ? sign * (Number(left) - Number(right)) : known[1] - known[0];
 }
 
 // Definitions: shown beside a column's name under the pointer or in focus; Escape closes.

@@ -104,6 +104,8 @@ def test_bad_checkpoint_is_named_and_runs_no_code(left, training, tmp_path, caps
 
 
 def test_training_needs_more_than_weights_and_a_configuration_to_go_on(left, training, capsys):
+    kept = {"state_dict": weights(left.last_checkpoint), "epochs_done": 4, "callbacks": {}}
+    torch.save(kept, left.last_checkpoint)
     said = refused(train.main, OF_LEFT, capsys, training.parent)
     reason = "no training can go on from it: it holds no loops, lr_schedulers, optimizer_states"
     assert said[0] == f"{left.last_checkpoint}: {reason}"

@@ -4,17 +4,19 @@ The tests of the marker `slurm` run a SLURM on this machine; the others put prog
 """
 
 import re
+import signal
 import subprocess
 import sys
 from argparse import Namespace
 from importlib.util import find_spec
 
+import psutil
 import pytest
 import yaml
-from conftest import ROOT, active_environment
 from grids import NO, SHORT, grid, make_quick_clone, start, until
 from slurm import running_slurm
 
+from training.slurm import slurm_cluster
 from training.sweep import main, open_client
 
 MISSING = find_spec("dask_jobqueue") is None  # importing it here would take the signals from pytest
@@ -78,21 +80,16 @@ def test_missing_package_is_a_sentence(sweep_with, monkeypatch):
     assert status == 2 and "pip install -r requirements-cluster.txt" in said
 
 
-def test_signals_are_heard_by_whom_they_were_before(tmp_path):
-    """In a process of its own, for dask_jobqueue takes them when it is imported first."""
-    code = """if True:
-        import signal, sys
-        from pathlib import Path
-        from training.slurm import slurm_cluster
-        both = signal.SIGINT, signal.SIGTERM
-        for number in both:
-            signal.signal(number, signal.default_int_handler)
-        slurm_cluster(Path(sys.argv[1])).close()
-        assert all(signal.getsignal(number) == signal.default_int_handler for number in both)
-    """
-    command = [sys.executable, "-c", code, str(options_file(tmp_path))]
-    done = subprocess.run(command, cwd=ROOT, env=active_environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_signals_are_heard_by_whom_they_were_before(tmp_path, monkeypatch):
+    """dask_jobqueue takes Ctrl-C when it is imported first."""
+    for name in [name for name in sys.modules if name.startswith("dask_jobqueue")]:
+        monkeypatch.delitem(sys.modules, name)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        slurm_cluster(options_file(tmp_path)).close()
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(("workers", "jobs"), [(None, 3), (2, 2), (5, 3)])
@@ -103,19 +100,25 @@ def test_as_many_jobs_are_submitted_as_there_are_runs_or_workers(tmp_path, on_pa
         assert len((tmp_path / "log").read_text().split()) == jobs
 
 
-def test_jobs_that_are_dead_before_a_worker_reports_end_the_sweep(sweep_with, tmp_path, on_path):
-    """As where the interpreter is not there on the nodes, or SLURM has forgotten the job already."""
-    on_path("sbatch", f"echo x >> {tmp_path}/log; echo Submitted batch job $(wc -l < {tmp_path}/log)")
+FACTS = "JobState=FAILED Reason=NonZeroExitCode Dependency=(null) ExitCode=127:0 StdOut=/my dir/slurm-7.out Power="
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "line"),
+    [
+        (f'echo "JobId=$4 {FACTS}"', "FAILED, reason NonZeroExitCode, exit code 127:0, output /my dir/slurm-7.out"),
+        ("echo Invalid job id >&2; exit 1", "unknown, reason unknown, exit code unknown, output unknown"),
+    ],
+)
+def test_job_that_is_dead_before_its_worker_reports_ends_the_sweep(sweep_with, on_path, scontrol, line):
+    """As where a node lacks the interpreter; some minutes later SLURM has forgotten the job."""
+    on_path("sbatch", "echo Submitted batch job 7")
     on_path("scancel", "")
-    facts = "JobState=FAILED Reason=NonZeroExitCode Dependency=(null) ExitCode=127:0 StdOut=/my dir/slurm-1.out Power="
-    on_path("scontrol", f'case "$*" in *" 1") echo "JobId=1 {facts}";; *) echo unknown >&2; exit 1;; esac')
-    status, _, said = sweep_with("--workers", "2")
+    on_path("scontrol", scontrol)
+    status, _, said = sweep_with("--workers", "1")
     assert status == 2
-    assert said.splitlines()[-3:] == [
-        "All jobs of SLURM have ended before the sweep; the same command continues it:",
-        "  job 1: FAILED, reason NonZeroExitCode, exit code 127:0, output /my dir/slurm-1.out",
-        "  job 2: unknown, reason unknown, exit code unknown, output unknown",
-    ]
+    heading = "All jobs of SLURM have ended before the sweep; the same command continues it:"
+    assert said.splitlines()[-2:] == [heading, f"  job 7: {line}"]
 
 
 # --- with a SLURM
@@ -148,15 +151,16 @@ def limited(clone):
 
 @pytest.mark.slurm
 def test_run_of_a_job_that_is_cancelled_goes_on_in_another(clone, limited):
-    process, output = sweep(clone, "cancelled", 2, range(4), 60, "00:10:00")
-    until(lambda: len(list(output.glob("*/checkpoints/last.ckpt"))) == 2, process)
-    job, _ = subprocess.check_output(["squeue", "-h", "-n", "cancelled", "-o", "%i"], text=True).split()
-    subprocess.run(["scancel", job], check=True)
+    process, output = sweep(clone, "cancelled", 2, range(4), 150, "00:10:00")
+    until(lambda: list(output.glob("*/curves.csv")), process)
+    folder = next(output.glob("*/curves.csv")).parent
+    pid = re.match(r"process (\d+) on", folder.with_name(f".{folder.name}.lock").read_text())[1]
+    subprocess.run(["scancel", psutil.Process(int(pid)).environ()["SLURM_JOB_ID"]], check=True)
     out, said = process.communicate(timeout=170)
     assert process.returncode == 0 and out.startswith("4 of 4 runs are trained and evaluated;"), said
-    logs = [path.read_text() for path in output.glob("*/log.txt")]
-    assert sum("stopped after" in log and "continues after" in log for log in logs) == 1
-    assert all("finished its 60 epochs" in log and "srun" not in log for log in logs)
+    logs = {path.parent: path.read_text() for path in output.glob("*/log.txt")}
+    assert all("finished its 150 epochs" in log and "srun" not in log for log in logs.values()) and len(logs) == 4
+    assert [folder for folder, log in logs.items() if "stopped after" in log and "continues after" in log] == [folder]
 
 
 @pytest.mark.slurm

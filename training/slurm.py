@@ -16,7 +16,7 @@ ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEU
 
 def slurm_cluster(path: Path) -> Any:
     """Return dask_jobqueue's cluster without workers yet; its jobs are as the YAML file says."""
-    options = {"scheduler_options": {"dashboard_address": None}, "python": shlex.quote(sys.executable)} | read_yaml(
+    options = {"scheduler_options": {"dashboard_address": ":0"}, "python": shlex.quote(sys.executable)} | read_yaml(
         path
     )
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

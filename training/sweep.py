@@ -10,6 +10,7 @@ import logging
 import shlex
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from utils.files import UserError, error_message
 from utils.runs.checkpoints import is_finished
 from utils.runs.curves import epochs_written
 from utils.runs.loading import configure
-from utils.runs.run import ANALYTICAL, ROOT, Run
+from utils.runs.run import ANALYTICAL, BASELINE, ROOT, Run
 from utils.runs.store import Record
 from utils.score.samplers import Sampling
 from utils.sweeps.plan import PlannedRun, plan, plan_shipped
@@ -74,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return sweep(options)
     except KeyboardInterrupt:
-        command = "bash run_all.sh" if options.all else shlex.join(["python", "-m", "training.sweep", *words])
+        start = ["bash", "run_all.sh"] if options.all else ["python", "-m", "training.sweep"]
+        command = shlex.join([*start, *(word for word in words if word != "--all")])
         print(f"\nStopped; what was trained is saved. To continue: {command}", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
@@ -184,8 +186,9 @@ def _fault(future: Any, run: Run) -> str:
 
 def _progress(planned: PlannedRun) -> str:
     done, all_epochs = epochs_written(planned.run.curves_file), planned.configuration.max_epochs
-    name = planned.run.experiment.removesuffix("_regularizer")
-    return f"{name} {done}/{all_epochs}" if done < all_epochs else f"{name}, evaluated"
+    name = planned.run.experiment
+    name = name if name == BASELINE else name.removesuffix("_regularizer")
+    return f"{name} is evaluated" if name == ANALYTICAL or done >= all_epochs else f"{name} {done}/{all_epochs}"
 
 
 @contextlib.contextmanager
@@ -224,16 +227,27 @@ def open_client(options: argparse.Namespace, runs: int) -> Iterator[tuple[Any, C
 
 
 def local_cluster(workers: int) -> Any:
-    """Return a Dask cluster of processes on this machine. They do not see a Ctrl-C: this process tells them to stop."""
+    """Return a Dask cluster of processes on this machine. They see no Ctrl-C: this process tells them to stop.
+
+    A Ctrl-C while they start is heard when they are there and can be closed.
+    """
     from distributed import LocalCluster
 
+    both, heard = (signal.SIGINT, signal.SIGTERM), threading.Event()
+    handlers = [signal.signal(number, lambda *_: heard.set()) for number in both]
     resource_tracker.ensure_running()  # or its start, later, would let Ctrl-C through again
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes and threads inherit it
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)  # processes and threads inherit it
     try:
-        quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "memory_limit": 0}
-        return LocalCluster(n_workers=workers, threads_per_worker=1, **quiet)
+        quiet = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL, "memory_limit": 0}
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, **quiet)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+        for number, handler in zip(both, handlers, strict=True):
+            signal.signal(number, handler)
+    if heard.is_set():
+        cluster.close()
+        raise KeyboardInterrupt
+    return cluster
 
 
 if __name__ == "__main__":

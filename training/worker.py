@@ -7,6 +7,7 @@ loses the epochs since the last checkpoint: the lock on the run ends with the pr
 import asyncio
 import contextlib
 import ctypes
+import signal
 import sys
 import threading
 import time
@@ -31,6 +32,8 @@ class Trainings(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Make the repository importable; torch and Lightning are imported once, by the first run."""
         self.stop, self.busy = threading.Event(), threading.Lock()
+        if worker.nanny:  # SLURM ends a job with a signal to all of its processes; the nanny says when to stop
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.path.insert(0, self.root)
         with contextlib.suppress(AttributeError):  # where there is glibc: Dask makes it return freed memory at once,
             for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):  # and an evaluation takes three times as long

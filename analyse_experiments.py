@@ -4,12 +4,11 @@
 """
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
 
-from utils.files import UserError, error_message
+from utils.files import UserError, error_message, run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -53,22 +52,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Analyse as the command line says; return the exit status."""
     options = parse_arguments(arguments)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as a Ctrl-C does, and cleans up
-    try:
+
+    def action() -> int:
         problems = analyse(options)
         for line in problems:
             print(line, file=sys.stderr)
         return 1 if problems else 0
-    except KeyboardInterrupt:
-        print("Stopped; every file that was written is whole. The same command starts again.", file=sys.stderr)
-        return 130
-    except (UserError, OSError) as error:
-        if options.debug:
-            raise
-        print(error_message(error), file=sys.stderr)
-        return 2
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+    stopped = "Stopped; every file that was written is whole. The same command starts again."
+    return run_command(action, options.debug, stopped)
 
 
 def analyse(options: argparse.Namespace) -> list[str]:

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 
 import torch
 
-from utils.files import UserError, error_message, locked
+from utils.files import UserError, locked, run_command
 from utils.runs.checkpoints import BadCheckpoint, TooNew, load_run, read_checkpoint, read_state, why_finished
 from utils.runs.configuration import Configuration, difference
 from utils.runs.loading import configure, read_configuration
@@ -47,21 +47,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Train as the command line says; return the exit status."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+
+    def action() -> int:
         if options.experiment == ANALYTICAL:
             raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
         configuration = configure(options.experiment, options.overrides)
         run = Run(options.experiment, options.run_name)
         return train(run, configuration, options.from_scratch, options.overrides)
-    except KeyboardInterrupt:  # before the first epoch; later ones end cleanly, see callbacks.StopCleanly
-        print("Stopped before the first epoch; the same command starts again.", file=sys.stderr)
-        return 130
-    except (UserError, OSError) as error:
-        if options.debug:
-            raise
-        print(error_message(error), file=sys.stderr)
-        return 2
+
+    # Signals after the first epoch are heard by callbacks.StopCleanly.
+    return run_command(action, options.debug, "Stopped before the first epoch; the same command starts again.")
 
 
 def train(

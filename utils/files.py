@@ -1,10 +1,12 @@
-"""Atomic file writes, locks between processes, and errors as the user reads them."""
+"""Atomic file writes, locks between processes, and how a command ends: errors and signals as the user reads them."""
 
 import contextlib
 import fcntl
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -57,3 +59,24 @@ def error_message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
+
+
+def run_command(action: Callable[[], int], debug: bool, stopped: str) -> int:
+    """Return the exit status of a command: that of the action, 2 after an error, 130 after a Ctrl-C or SIGTERM.
+
+    An error that a user can mend is printed without its traceback, which `debug` shows; `stopped` is said on a signal.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return action()
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+    except (UserError, OSError) as error:
+        if debug:
+            raise
+        print(error_message(error), file=sys.stderr)
+        return 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from training import callbacks
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
+from utils.files import signals_to
 from utils.plots.views import has_plane
 from utils.runs.configuration import Configuration
 from utils.runs.run import Run
@@ -48,24 +48,12 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: thre
     )
     checkpoint = run.last_checkpoint if epochs_done else None
     module, data = ScoreMatching(configuration), ToyData(configuration)
-    with disk_errors_once(), handlers_restored():
+    with disk_errors_once(), signals_to():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as error:  # Lightning's answer to a Ctrl-C that no epoch waits for
             raise KeyboardInterrupt from error
     return stopping.received
-
-
-@contextlib.contextmanager
-def handlers_restored() -> Iterator[None]:
-    """Give the signals back to whoever listened before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from utils.files import UserError
+from utils.files import UserError, signals_to
 from utils.runs.loading import read_yaml
 
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
@@ -16,16 +15,13 @@ ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEU
 
 def slurm_cluster(path: Path) -> Any:
     """Return dask_jobqueue's cluster without workers yet; its jobs are as the YAML file says."""
-    options = {"scheduler_options": {"dashboard_address": ":0"}, "python": shlex.quote(sys.executable)} | read_yaml(
-        path
-    )
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    options: dict[str, Any] = {"scheduler_options": {"dashboard_address": ":0"}, "python": shlex.quote(sys.executable)}
+    options |= read_yaml(path)
     try:
-        from dask_jobqueue import SLURMCluster
+        with signals_to():  # importing it takes them, and a Ctrl-C would save nothing
+            from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError as error:
         raise UserError(f"--slurm needs a package more: pip install -r requirements-cluster.txt ({error})") from error
-    for number, handler in handlers.items():
-        signal.signal(number, handler)  # importing it replaces them, and a Ctrl-C would save nothing
     try:
         return SLURMCluster(**options)
     except Exception as error:  # of any kind: the options are checked where each is used

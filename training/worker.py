@@ -13,13 +13,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in malloc.h
 SECONDS_TO_SAVE = 20.0  # a training saves after its epoch, within a second
 
 
@@ -31,19 +31,19 @@ class Trainings(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Make the repository importable; torch and Lightning are imported once, by the first run."""
-        self.stop, self.busy = threading.Event(), threading.Lock()
+        self.stop, self.training = threading.Event(), threading.Lock()
         if worker.nanny:  # SLURM ends a job with a signal to all of its processes; the nanny says when to stop
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.path.insert(0, self.root)
         with contextlib.suppress(AttributeError):  # where there is glibc: Dask makes it return freed memory at once,
-            for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):  # and an evaluation takes three times as long
+            for threshold in (-1, -3):  # for trimming and mapping; and an evaluation takes three times as long
                 ctypes.CDLL(None).mallopt(threshold, 2**25)
 
     async def teardown(self, worker: Worker) -> None:
         """Let the run that is being trained save, and start no other."""
         self.stop.set()
         patience = time.monotonic() + SECONDS_TO_SAVE
-        while self.busy.locked() and time.monotonic() < patience:
+        while self.training.locked() and time.monotonic() < patience:
             await asyncio.sleep(0.05)
 
     def work(self, experiment: str, name: str, overrides: list[str], sampling: dict[str, Any], output: str) -> str:
@@ -52,18 +52,22 @@ class Trainings(WorkerPlugin):
         With `output` everything that an analysis makes of a run is written there, else metrics.json beside the run.
         """
         from utils.files import UserError, error_message
-        from utils.runs.run import Run
+        from utils.runs.run import ANALYTICAL, Run
+        from utils.runs.store import evaluated
+        from utils.score.samplers import Sampling
 
         run = Run(experiment, name)
         run.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.busy)
-            log = stack.enter_context(run.log_file.open("a", encoding="utf-8"))
-            stack.enter_context(contextlib.redirect_stdout(log))
-            stack.enter_context(contextlib.redirect_stderr(log))
+        with run.log_file.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             try:
-                self.train(run, overrides)
-                evaluate(run, sampling, output)
+                if experiment != ANALYTICAL:
+                    self.train(run, overrides)
+                if output:
+                    from utils.reports.experiment import analyse_run  # and matplotlib
+
+                    analyse_run(run, Sampling(**sampling), Path(output), again=False)
+                else:
+                    evaluated(run, Sampling(**sampling))
             except Reschedule:
                 raise
             except Exception as error:  # this run has failed, the others need not
@@ -74,42 +78,21 @@ class Trainings(WorkerPlugin):
     def train(self, run: Any, overrides: list[str]) -> None:
         """Train until the run is finished; raises Reschedule where this worker is to stop before."""
         from training.train import RunIsBusy, train
-        from utils.runs.checkpoints import is_finished
         from utils.runs.loading import configure
 
-        while run.experiment != "analytical" and not self.stop.is_set():
-            try:
-                train(run, configure(run.experiment, overrides), overrides=overrides, stop=self.stop)
-                break
-            except RunIsBusy:  # a killed worker's process that is about to end, or another sweep
-                time.sleep(0.2)
-        if self.stop.is_set() and not is_finished(run):
-            raise Reschedule
-
-
-def evaluate(run: Any, sampling: dict[str, Any], output: str) -> None:
-    """Evaluate a finished run, where that was not done before."""
-    from utils.runs.checkpoints import load_run
-    from utils.runs.store import evaluated
-    from utils.score.samplers import Sampling
-
-    if not output:
-        evaluated(run, Sampling(**sampling))
-        return
-    from utils.reports.experiment import analyse_run, is_analysed
-
-    if not is_analysed(load_run(run, fall_back=True), Sampling(**sampling), Path(output)):
-        analyse_run(run, Sampling(**sampling), Path(output))
+        with self.training:
+            while not self.stop.is_set():
+                try:
+                    if train(run, configure(run.experiment, overrides), overrides=overrides, stop=self.stop) == 0:
+                        return
+                except RunIsBusy:  # a killed worker's process that is about to end, or another sweep
+                    time.sleep(0.2)
+        raise Reschedule
 
 
 def task(plugin: str) -> Callable[..., str]:
     """Return a function that calls `work` of this plugin of the worker it runs on."""
-
-    def work(*arguments: Any) -> str:
-        trainings: Any = get_worker().plugins[plugin]
-        return trainings.work(*arguments)
-
-    return work
+    return lambda *words: get_worker().plugins[plugin].work(*words)  # type: ignore[attr-defined]
 
 
 # So a worker on another machine need not be able to import this module before the plugin's setup.

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,22 +62,38 @@ def error_message(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+@contextlib.contextmanager
+def signals_to(handler: Callable | None = None) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM call `handler` during the block; after it they go where they went before it.
+
+    Without a handler they are only given back, whatever the block did to them. Other threads than the first have none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, old in before.items():
+            signal.signal(number, handler or old)
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 def run_command(action: Callable[[], int], debug: bool, stopped: str) -> int:
     """Return the exit status of a command: that of the action, 2 after an error, 130 after a Ctrl-C or SIGTERM.
 
     An error that a user can mend is printed without its traceback, which `debug` shows; `stopped` is said on a signal.
     """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return action()
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return 130
-    except (UserError, OSError) as error:
-        if debug:
-            raise
-        print(error_message(error), file=sys.stderr)
-        return 2
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with signals_to(signal.default_int_handler):
+        try:
+            return action()
+        except KeyboardInterrupt:
+            print(stopped, file=sys.stderr)
+            return 130
+        except (UserError, OSError) as error:
+            if debug:
+                raise
+            print(error_message(error), file=sys.stderr)
+            return 2

@@ -118,12 +118,13 @@ def test_control_is_analysed_again_only_where_it_was_sampled_otherwise(training,
     run = leave_run("no_regularizer", "one", "toy_problem.equilibrium_relative_coordinates=[[0.25]]")
     analysed, real = [], experiment.analyse
     monkeypatch.setattr(experiment, "analyse", lambda *given: analysed.append(given[0].run) or real(*given))
-    folders = [experiment.analyse_run(run, SAMPLING, tmp_path).folder for _ in range(2)]
+    for _ in range(2):
+        experiment.analyse_run(run, SAMPLING, tmp_path)
     assert analysed == [Run("analytical", "no_regularizer,one"), run, run]
     loaded, more = load_run(run), SAMPLING.model_copy(update={"time_steps": 11})
     assert [experiment.is_analysed(loaded, sampling, tmp_path) for sampling in (SAMPLING, more)] == [True, False]
     written = {"metrics.json", "samples.npz", "radial_distribution.png", "score_error.png"}
-    assert {path.name for path in folders[0].iterdir()} == written
+    assert {path.name for path in experiment.folder_of(run, tmp_path).iterdir()} == written
     assert "no maps.png and no score_field.mp4" in capsys.readouterr().out
 
 

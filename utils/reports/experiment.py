@@ -44,22 +44,23 @@ def control_of(loaded: Loaded) -> Loaded:
     return Loaded(Run(ANALYTICAL, name), configuration, configuration.build_truth().eval(), None)
 
 
-def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False) -> Record:
-    """Write everything about one run under output/<experiment>/<run>/, and return its numbers.
+def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False, again: bool = True) -> None:
+    """Write everything about one run under output/<experiment>/<run>/; not `again` where this was done before.
 
     The exact score of its problem, the control, is analysed before, where that was not done or with other sampling.
     """
     loaded = load_run(run, fall_back=True)
     control, fault = control_of(loaded), None
+    if not again and is_analysed(loaded, sampling, output):
+        return
     if run.experiment != ANALYTICAL and not is_analysed(control, sampling, output):
         try:
             analyse(control, sampling, output, keep_frames)
         except VideoError as error:  # its numbers are there, and those of the run come first
             fault = error
-    record = analyse(loaded, sampling, output, keep_frames)
+    analyse(loaded, sampling, output, keep_frames)
     if fault:
         raise fault
-    return record
 
 
 def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:

@@ -130,13 +130,20 @@ def evaluate_run(
     return Record(facts, evaluation.estimates, evaluation.skipped, evaluation.curves, folder), states, seconds
 
 
+def kept(run: Run, configuration: Configuration, sampling: Sampling) -> Record | None:
+    """Return the numbers in a run's metrics.json, or None where they are not of this training and sampling."""
+    try:
+        record = Record.read(run.metrics_file)
+    except UserError:  # missing or damaged
+        return None
+    same = record.facts["key"] == configuration.key() and record.facts["sampling"] == sampling.model_dump()
+    return record if same else None
+
+
 def evaluated(run: Run, sampling: Sampling) -> Record:
     """Return the numbers of a trained run from its metrics.json; where it has none as it is now, it is evaluated."""
-    if run.metrics_file.exists():
-        record = Record.read(run.metrics_file)
-        same = record.facts["key"] == read_configuration(run.configuration_file).key()
-        if same and record.facts["sampling"] == sampling.model_dump():
-            return record
+    if record := kept(run, read_configuration(run.configuration_file), sampling):
+        return record
     record, _, seconds = evaluate_run(load_run(run), sampling, run.folder)
     record.write(seconds)
     return record

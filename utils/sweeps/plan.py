@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator
 
 from utils.files import UserError
+from utils.runs.checkpoints import is_finished
 from utils.runs.configuration import Configuration
 from utils.runs.loading import configure, read_settings
 from utils.runs.run import NAME, SPELLING, Run, find_experiments
@@ -86,6 +87,12 @@ class PlannedRun:
     run: Run
     overrides: tuple[str, ...]
     configuration: Configuration
+
+    @property
+    def state(self) -> str:
+        """How far its training is."""
+        begun = "begun" if self.run.last_checkpoint.exists() else "to do"
+        return "finished" if is_finished(self.run) else begun
 
 
 def plan_shipped(experiments: Iterable[str] | None = None) -> list[PlannedRun]:

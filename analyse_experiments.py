@@ -5,6 +5,7 @@
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,21 +14,6 @@ from utils.files import UserError, error_message, run_command
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
-
-    def add_count(name, least, most, default, text):
-        def count(given):
-            if not least <= (number := int(given)) <= most:
-                raise argparse.ArgumentTypeError(f"should be between {least} and {most}, given {given}")
-            return number
-
-        add(name, type=count, default=default, metavar="N", help=text)
-
-    def folder(text):
-        existing = next((path for path in (Path(text), *Path(text).absolute().parents) if path.exists()), None)
-        if not text or (existing and not existing.is_dir()):
-            raise argparse.ArgumentTypeError(f"should be a folder, given {existing if text else 'nothing'}")
-        return Path(text)
-
     parser = argparse.ArgumentParser(
         description="Samples, pictures, a video and numbers for each experiment. Without --experiments: the exact "
         "score (analytical) and every experiment that has a checkpoint. What was analysed before into the same folder "
@@ -38,12 +24,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--run-name", default="run1", help="which run of each experiment (default: run1)")
     add("--sweep", metavar="NAME", help="compare the finished runs of a sweep instead, over seeds")
     add("--results", type=Path, metavar="FILE", help="CSV with a row for each run of a sweep (default: in the output)")
-    add_count("--number-of-samples", 1, 10**7, 10_000, "default: 10000")
-    add_count("--time-steps", 1, 10**6, 100, "predictor steps (default: 100)")
-    add_count("--corrector-steps", 0, 10**6, 0, "Langevin steps after each; default: 0")
+    add("--number-of-samples", type=int, default=10_000, metavar="N", help="default: 10000")
+    add("--time-steps", type=int, default=100, metavar="N", help="predictor steps (default: 100)")
+    add("--corrector-steps", type=int, default=0, metavar="N", help="Langevin steps after each; default: 0")
     add("--start", choices=("uniform", "exact"), default="uniform", help="distribution at t = 1 (default: uniform)")
-    add_count("--seed", 0, 2**63 - 1, 1234, "of the samples (default: 1234)")
-    add("--output-dir", type=folder, default=Path(__file__).parent / "generated_artifacts", metavar="DIR")
+    add("--seed", type=int, default=1234, metavar="N", help="of the samples (default: 1234)")
+    add("--output-dir", default=str(Path(__file__).parent / "generated_artifacts"), metavar="DIR")
     add("--keep-frames", action="store_true", help="keep the frames of the video as PNG")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
@@ -68,11 +54,14 @@ def analyse(options: argparse.Namespace) -> list[str]:
     from utils.reports.experiment import analyse_run, folder_of
     from utils.reports.page import write_reports
     from utils.reports.sweep import report_sweep
-    from utils.runs.loading import configure
+    from utils.runs.loading import configure, validated
     from utils.runs.run import ANALYTICAL, Run, find_experiments
     from utils.score.samplers import Sampling
 
-    output, sampling = options.output_dir, Sampling(**{name: getattr(options, name) for name in Sampling.model_fields})
+    words = {name: getattr(options, name) for name in Sampling.model_fields}
+    output, sampling = Path(options.output_dir), validated({"command line": words}, Sampling)
+    if not options.output_dir:
+        raise UserError("--output-dir: should be a folder, given nothing")
     if options.sweep is not None:
         results = options.results or output / "sweeps" / options.sweep / "results.csv"
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
@@ -80,6 +69,8 @@ def analyse(options: argparse.Namespace) -> list[str]:
     names = dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])
     pairs = [(name.partition("/")[0], name.partition("/")[2] or options.run_name) for name in names]
     runs = [Run(name, "run1" if name == ANALYTICAL else run) for name, run in pairs]  # refuses unknown names
+    output.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=output).close()  # raises where nothing can be written, before the work begins
     left_out, notes, began = [], [], time.time()
     for run in runs:
         try:

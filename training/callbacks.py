@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +158,12 @@ class ScorePicture(Callback):
     """
 
     def __init__(self, tag: str, every_n_epochs: int, make: Callable[[], Callable[[ScoreNetwork, str], bytes]]):
-        self.tag, self.every_n_epochs, self.make = tag, every_n_epochs, make
-
-    @cached_property
-    def draw(self) -> Callable[[ScoreNetwork, str], bytes]:
-        return self.make()
+        self.tag, self.every_n_epochs, self.make = tag, every_n_epochs, cache(make)
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         if module.epochs_done % self.every_n_epochs == 0:
             network = module.network if module.device.type == "cpu" else copy.deepcopy(module.network).cpu()
-            png = self.draw(network, f"{module.epochs_done} epochs")
+            png = self.make()(network, f"{module.epochs_done} epochs")
             trainer.logger.add_png(self.tag, png, trainer.current_epoch)
 
 

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 import torch
 
 from utils.files import UserError, locked, run_command
-from utils.runs.checkpoints import BadCheckpoint, TooNew, load_run, read_checkpoint, read_state, why_finished
+from utils.runs.checkpoints import TooNew, load_run, read_state, why_finished
 from utils.runs.configuration import Configuration, difference
 from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, Run
@@ -130,10 +130,6 @@ def fit(
         print(f"{run.title}: no {run.last_checkpoint.name} is there, so it starts over, towards the same result")
     elif epochs_done:
         print(f"{run.title}: continues after {epochs_done} epochs")
-        try:
-            read_checkpoint(run.best_checkpoint)
-        except BadCheckpoint as fault:
-            print(f"{fault}; the run goes on, and writes it anew at the next better loss", file=sys.stderr)
 
     from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
 

@@ -35,15 +35,19 @@ COMMAND_LINES = [
     (analyse, ["--run-name", "../x"], f"run name '../x': {NAME}"),
     (analyse, ["--sweep", "../x"], f"sweep '../x': {NAME}"),
     (analyse, ["--sweep", "x"], "no sweep 'x' is here; train it with `python -m training.sweep --config FILE`"),
-    (analyse, ["--number-of-samples", "0"], f"{ERROR} --number-of-samples: should be between 1 and 10000000, given 0"),
-    (analyse, ["--number-of-samples", "1e3"], f"{ERROR} --number-of-samples: invalid count value: '1e3'"),
-    (analyse, ["--seed", "1" + "0" * 30], f"{ERROR} --seed: should be between 0 and 9223372036854775807"),
+    (
+        analyse,
+        ["--number-of-samples", "0"],
+        "command line: number_of_samples: should be greater than or equal to 1, given 0",
+    ),
+    (analyse, ["--number-of-samples", "1e3"], f"{ERROR} --number-of-samples: invalid int value: '1e3'"),
+    (analyse, ["--seed", "1" + "0" * 30], "command line: seed: should be less than 9223372036854775808, given 1000"),
     (analyse, ["--start", "here"], f"{ERROR} --start: invalid choice: 'here'"),
-    (analyse, ["--output-dir", ""], f"{ERROR} --output-dir: should be a folder, given nothing"),
+    (analyse, ["--output-dir", ""], "--output-dir: should be a folder, given nothing"),
     (
         analyse,
         ["--output-dir", "training/base_config.yaml/deeper"],
-        f"{ERROR} --output-dir: should be a folder, given ",
+        "training/base_config.yaml/deeper: Not a directory",
     ),
 ]
 

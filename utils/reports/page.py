@@ -34,28 +34,10 @@ DISTANCE_FROM_BEST = {
     "closer to 1": lambda value: abs(value - 1),
     "closer to 0": abs,
 }
-CAPTIONS = {  # in the order of the page; a picture that is not named here follows, under the name of its file
-    "weights": "Means over seeds against the weight; bands, and the grey stripe of no regularizer, are 95 % intervals",
-    "marginal_distribution": "The exact distribution at five times: its density on the torus, and the marginal of one "
-    "coordinate",
-    "score_error_comparison": "Error of the score against time",
-    "residual_comparison": "Residual of the score's Fokker-Planck equation against time",
-    "consistency_comparison": "Consistency gap against time: at uniform points the exact score's is not zero, since "
-    "the sampler's steps are finite; the other two panes show the squared difference to it",
-    "drift_comparison": "Along the sampler: how far the samples' log-density is from that of exact samples, and the "
-    "share of samples that are far from every mode",
-    "samples_comparison": "Samples on the torus; a cross is a stray",
-    "learning_curves": "Learning curves",
-    "samples": "Samples on the torus and about the first modes; a cross is a stray",
-    "radial_distribution": "Distances of the samples from their nearest mode: histogram, exact distribution, and what "
-    "this sampler reaches with the exact score (dashed)",
-    "score_error": "Error of the score against time, beside the size of the score",
-    "maps": "The size of the score over the torus: the model's, the exact one's, and that of the error",
-}
+# Of pictures, in the order of the page; one that is not named there follows, under the name of its file.
+CAPTIONS: dict[str, str] = json.loads((TEMPLATE / "captions.json").read_text(encoding="utf-8"))
 Picture = namedtuple("Picture", "url width height caption")  # a PNG file: its address relative to the page, its pixels
-Cell = namedtuple(
-    "Cell", "text value best"
-)  # a number of a run; a table is sorted by `value`, None where there is none
+Cell = namedtuple("Cell", "text value best")  # a number of a run; tables are sorted by `value`, None without one
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def configure(experiment: str, overrides: Iterable[str] = (), origin: str = "com
         specific = runs.experiment_folder(experiment) / "specific_config.yaml"
         layers[specific.relative_to(runs.ROOT).as_posix()] = read_yaml(specific)
     layers[origin] = _read_overrides(overrides, origin)
-    return _validated(layers, Configuration)
+    return validated(layers, Configuration)
 
 
 def read_configuration(path: Path) -> Configuration:
@@ -55,7 +55,7 @@ def read_configuration(path: Path) -> Configuration:
 
 def read_settings(path: Path, schema: type[Schema]) -> Schema:
     """Return the settings in a YAML file; raises UserError with one line per fault."""
-    return _validated({str(path): read_yaml(path)}, schema)
+    return validated({str(path): read_yaml(path)}, schema)
 
 
 def read_yaml(path: Path) -> dict:
@@ -145,7 +145,8 @@ def _merge(lower: dict, upper: dict) -> dict:
     return merged
 
 
-def _validated(layers: Mapping[str, dict], schema: type[Schema]) -> Schema:
+def validated(layers: Mapping[str, dict], schema: type[Schema]) -> Schema:
+    """Return the settings that named layers make, later ones first; raises UserError with one line per fault."""
     merged = functools.reduce(_merge, layers.values())
     try:
         return schema.model_validate(merged)

@@ -35,7 +35,7 @@ def comparison_figure(panes: Panes, xlabel: str, ylabel: str, title: str, signed
         ends = [end for x, _, _ in curves.values() if len(x) for end in (x[0], x[-1])] or [0]
         inside = min(ends) >= 0 and max(ends) <= 1
         axes.set(title=heading, xlabel=xlabel, xlim=(0, 1) if inside else (min(ends), max(ends)))
-        if signed:
+        if signed and curves:
             axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
             errors = np.concatenate([errors for _, _, errors in curves.values()])
             if np.any(errors > ROUNDING):  # all is 0 for the exact score alone

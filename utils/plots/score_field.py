@@ -109,9 +109,9 @@ class ScoreFieldFigure(_KeptCanvas):
         bar.set_xlabel("error of the model's arrow, in relative coordinates", labelpad=1)
         keys = [*(Patch(color=shade) for shade in SHADES[::-1]), self.marks[0]]
         names = ["39.3 %", "86.5 %", f"98.9 % of the exact {'slice' if plane.is_slice else 'distribution'}", "mode"]
-        figure.legend(keys, names, ncols=4, columnspacing=1.2, loc="center left", bbox_to_anchor=(0.45, 0.76 / height))
+        figure.legend(keys, names, ncols=4, columnspacing=1.2, loc="center left", bbox_to_anchor=(0.425, 0.76 / height))
         key = self.exact[-1]
-        key.axes.quiverkey(key, 0.895, 0.76 / height, 0.25, "length 0.25", labelpos="E", coordinates="figure")
+        key.axes.quiverkey(key, 0.91, 0.76 / height, 0.25, "length 0.25", labelpos="E", coordinates="figure")
         where = f"This is a {plane.note}.\n" if plane.is_slice else ""
         score = "$\\sigma_{\\mathrm{eff}}^2\\,\\times$ score, for a single Gaussian the displacement to its mode"
         text = f"{where}Arrows: {score}. They are drawn at 1/{ARROW_SHRINKAGE} of their length."

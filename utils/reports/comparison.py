@@ -67,7 +67,7 @@ LEARNING_CURVES = {
 def read_records(output: Path, problems: list[str]) -> list[Record]:
     """Return every run found: the exact score, the baseline, then by name; unreadable files are named in `problems`."""
     records = []
-    for path in sorted(output.glob("*/*/metrics.json")):
+    for path in sorted(output.glob("[!.]*/[!.]*/metrics.json")):
         try:
             records.append(Record.read(path))
         except UserError as error:
@@ -146,6 +146,8 @@ def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) 
             continue
         try:
             curves = read_curves(Run(record.facts["experiment"], record.facts["run"]).curves_file)
+        except FileNotFoundError:  # the run was removed from training/ since
+            continue
         except (UserError, OSError) as error:
             faults.append(error_message(error))
             continue

@@ -55,7 +55,8 @@ class Record:
     def problem_in_words(self) -> str:
         """The settings of the problem that are not those of base_config.yaml; nothing where all are."""
         changes = self.facts["configuration_difference"].items()
-        return ", ".join(f"{key}={json.dumps(new)}" for key, (_, new) in changes if key.startswith(PROBLEM))
+        ours = [(key, new) for key, (_, new) in changes if key.startswith(PROBLEM) and new is not None]
+        return ", ".join(f"{key}={json.dumps(new)}" for key, new in ours)
 
     def write(self, seconds: Mapping[str, float]) -> None:
         """Write metrics.json into the folder, with the wall-clock seconds of each part."""

@@ -6,6 +6,11 @@
 _root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 _requirements="$_root/${REQUIREMENTS:-requirements.txt}"
 
+# Python and pip obey these wherever they run: with them other modules and versions than those checked below would be
+# used, or packages installed elsewhere. Settings of pip's index, proxy and certificates stay.
+unset CDPATH PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PIP_NO_DEPS
+export PYTHONNOUSERSITE=1
+
 _satisfies_pins() { # $1: a Python. Reads the installed versions; imports none of the packages.
     command -v "$1" >/dev/null 2>&1 && "$1" -I - "$_requirements" >/dev/null 2>&1 <<'PYTHON'
 import sys
@@ -25,6 +30,11 @@ check(Path(sys.argv[1]))
 PYTHON
 }
 
+_is_where_it_was_made() { # Its commands hold the path of their Python, so they end with the folder's move or renaming.
+    grep -qsF -e "$_root/.venv/bin/python" -e "$(cd -P -- "$_root/.venv" 2>/dev/null && pwd)/bin/python" \
+        -- "$_root/.venv/bin/pip"
+}
+
 _make_environment() {
     local python="" candidate
     for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
@@ -42,10 +52,18 @@ _make_environment() {
         return 1
     fi
     echo "Making the Python environment in .venv (once; one to a few minutes) ..." >&2
-    "$_root/.venv/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$_root/.venv" || return 1
-    if ! "$_root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$_requirements" >&2; then
+    if ! "$_root/.venv/bin/python" -c '' 2>/dev/null || ! _is_where_it_was_made; then
+        "$python" -m venv --clear "$_root/.venv" || return 1
+    fi
+    if ! "$_root/.venv/bin/python" -m pip install --no-user --quiet --disable-pip-version-check -r "$_requirements" >&2
+    then
         echo "pip could not install $(basename "$_requirements"), for the reason above. If there is no network here," \
             "activate an environment that holds these packages and run the command again." >&2
+        return 1
+    fi
+    if ! _satisfies_pins "$_root/.venv/bin/python"; then
+        echo "pip has ended well, but the packages are not in $_root/.venv: does a setting (pip config list) send them" \
+            "elsewhere?" >&2
         return 1
     fi
 }
@@ -56,7 +74,7 @@ _find_environment() {
         [ "${VIRTUAL_ENV:-}" = "$_root/.venv" ] ||
             echo "The active environment lacks a version that $(basename "$_requirements") pins; using .venv instead." >&2
     fi
-    if ! _satisfies_pins "$_root/.venv/bin/python"; then
+    if ! _satisfies_pins "$_root/.venv/bin/python" || ! _is_where_it_was_made; then
         _satisfies_pins python && return # everything is installed outside any environment, as in a container
         _make_environment || return 1
     fi

@@ -2,15 +2,20 @@
 
 import contextlib
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from functools import partial
 
 import torch
+
+os.environ["MPLBACKEND"] = "agg"  # torchmetrics imports pyplot, and that loads whatever a notebook has set
+
 from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 
 from training import callbacks
 from training.data_module import ToyData
@@ -30,6 +35,10 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: threading.Event | None = None) -> int:
     """Train until the end or early stopping, or until a signal or `stop`; return the number of the signal, or 0."""
     torch.set_num_threads(1)  # two threads are slower than one on matrices this small
+    # Lightning takes a rank, and arguments that are not given, from the environment.
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    for name in [name for name in os.environ if name.startswith("PL_")]:
+        del os.environ[name]
     stopping = callbacks.StopCleanly(stop)
     trainer = Trainer(
         max_epochs=configuration.max_epochs,
@@ -37,7 +46,7 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: thre
         devices=1,
         default_root_dir=run.folder,
         logger=callbacks.RunLogger(run, epochs_done),
-        callbacks=[*_callbacks(run, configuration), stopping],
+        callbacks=[*_callbacks(run, configuration, epochs_done), stopping],
         # One process on one device, whatever cluster or launcher this machine shows: Lightning guesses nothing.
         plugins=[callbacks.AtomicCheckpointIO(), LightningEnvironment()],
         enable_progress_bar=False,
@@ -67,14 +76,14 @@ def disk_errors_once() -> Iterator[None]:
         threading.excepthook = before
 
 
-def _callbacks(run: Run, configuration: Configuration) -> list:
+def _callbacks(run: Run, configuration: Configuration, epochs_done: int) -> list:
     viewer, patience = configuration.score_viewer, configuration.early_stopping_patience
     line, field = (partial(make, configuration) for make in (callbacks.line_picture, callbacks.field_picture))
     chosen = [
         callbacks.Progress(),
         callbacks.ScorePicture("score_along_the_line", viewer.every_n_epochs, line),
         ModelCheckpoint(run.best_checkpoint.parent, filename="best", monitor=MONITOR, enable_version_counter=False),
-        callbacks.LastCheckpoint(run.last_checkpoint),
+        callbacks.LastCheckpoint(run.last_checkpoint, epochs_done),
     ]
     if has_plane(configuration.toy_problem):
         chosen.append(callbacks.ScorePicture("score_field", viewer.field_every_n_epochs, field))

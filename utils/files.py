@@ -2,13 +2,18 @@
 
 import contextlib
 import fcntl
+import glob
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+SECONDS_A_DAY = 86_400
 
 
 class UserError(Exception):
@@ -22,6 +27,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     An OSError without a file name (a full disk), or with the temporary one, gets `path` as its file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f".*-{glob.escape(path.name)}"):  # of a process that was killed
+        if old.stat().st_mtime < time.time() - SECONDS_A_DAY:
+            old.unlink(missing_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix stays, so writers know the format
     try:
         yield temporary
@@ -47,6 +55,9 @@ def locked(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise BlockingIOError(file.read(200).strip() or "another process") from error
+        except OSError as error:
+            text = "this file system has no locks, without which two processes could write one run; use another one"
+            raise UserError(f"{path}: {error.strerror}: {text}") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -86,6 +97,9 @@ def run_command(action: Callable[[], int], debug: bool, stopped: str) -> int:
 
     An error that a user can mend is printed without its traceback, which `debug` shows; `stopped` is said on a signal.
     """
+    streams: Any = (sys.stdout, sys.stderr)
+    for stream in streams:  # where a terminal has no ± it shows ?, instead of ending the command
+        stream.reconfigure(errors="replace")
     with signals_to(signal.default_int_handler):
         try:
             return action()

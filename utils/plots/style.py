@@ -20,7 +20,10 @@ from PIL import Image
 
 from utils.files import atomic_write
 
-styled = matplotlib.rc_context({"figure.dpi": 150, "axes.titlesize": "medium", "legend.frameon": False})
+# A user's own matplotlibrc, or a notebook's backend, plays no part.
+DEFAULTS = {name: value for name, value in dict.items(matplotlib.rcParamsDefault) if "backend" not in name}
+STYLE = DEFAULTS | {"figure.dpi": 150, "axes.titlesize": "medium", "legend.frameon": False}
+styled = matplotlib.rc_context(STYLE)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BLUE, VERMILLION, SKY = COLOURS[0], COLOURS[1], COLOURS[5]
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)

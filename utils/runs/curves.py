@@ -22,12 +22,14 @@ class Curves:
 
     def __init__(self, path: Path, epochs_done: int):
         self.path = path
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if path.exists() else []
         lines = lines if lines[:1] == [HEADING] else []  # rows of other columns would stand under wrong names
         kept = {row[0]: line for line in lines if (row := _row(line)) and row[0] < epochs_done}
         if missing := epochs_done - len(kept):
             text = "damaged or missing; the training goes on, and its learning curves leave them out"
             print(f"{path}: {missing} of {epochs_done} epochs are {text}", file=sys.stderr)
+            if lines:
+                path.rename(path.with_suffix(".damaged.csv"))
         with atomic_write(path) as temporary:
             temporary.write_text("\n".join([HEADING, *kept.values(), ""]), encoding="utf-8")
 

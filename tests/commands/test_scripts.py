@@ -158,6 +158,15 @@ def test_run_all_hands_its_words_and_the_exit_status_on(project, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (3, "-m training.sweep --all --workers 2\n", "")
 
 
+def test_check_dependencies_asks_about_every_list_and_fails_where_one_fails(tmp_path):
+    executable(tmp_path / "pip-audit", f'#!{BASH}\necho "$@" >> asked\n[[ "$*" != *requirements-dev* ]]\n')
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert shell(f"bash '{ROOT}/check_dependencies.sh'", tmp_path, PATH=path).returncode == 1
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [Path(line.split()[-1]) for line in asked] == sorted(ROOT.glob("requirements*.txt"))
+    assert all("--strict" in line for line in asked)
+
+
 def test_run_sh_is_the_same_in_every_experiment():
     runs = [path.read_bytes() for path in (ROOT / "training").glob("*/run.sh")]
     assert len(runs) > 1 and len(set(runs)) == 1

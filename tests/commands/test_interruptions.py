@@ -112,7 +112,7 @@ def test_signal_at_any_moment_of_an_epoch_changes_nothing_but_the_time(runs, mon
             send_signals(patch, moment, number)
             assert train_here(runs, "moments") == 128 + number, moment
         assert epochs_saved(runs / "moments") == epochs, moment
-        assert not [path for path in (runs / "moments").rglob("*") if path.name.startswith(".")]
+        assert not [*(runs / "moments").rglob(".*")]
     assert_goes_on_to_the_same_end(runs, "moments")
 
 
@@ -190,6 +190,6 @@ def test_full_disk_stops_a_run_in_a_sentence_and_the_same_command_goes_on_when_t
         last_line = said.replace("\r", "\n").splitlines()[-1]
         assert re.match(f"{folder}/[^ ]+: No space left on device. The training stopped", last_line)
         assert epochs_saved(folder) == saved
-        assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+        assert not [*folder.rglob(".*")]
         subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
         assert_goes_on_to_the_same_end(runs, folder.name)

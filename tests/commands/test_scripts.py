@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -36,7 +35,7 @@ def shell(command, folder, **variables):
 def executable(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    path.chmod(0o700)
 
 
 def restricted_path(tmp_path, before=None):
@@ -60,22 +59,16 @@ def test_active_environment_is_used_as_it_is(project):
     assert not (project / ".venv").exists()
 
 
-def test_environment_beside_the_script_is_found_without_any_active_one(project, tmp_path):
+def test_environment_beside_the_script_is_found_without_an_active_one_that_has_the_pins(project, tmp_path):
     (project / ".venv").symlink_to(sys.prefix)
-    done = shell(SOURCE, project, PATH=restricted_path(tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == str(project / ".venv" / "bin" / "python")
-
-
-def test_active_environment_without_the_pins_gives_way_and_that_is_said(project, tmp_path):
-    (project / ".venv").symlink_to(sys.prefix)
-    other = tmp_path / "other"
+    path, other = restricted_path(tmp_path), tmp_path / "other"
     executable(other / "bin" / "python", f"#!{BASH}\nexit 1\n")
-    path = f"{other / 'bin'}{os.pathsep}{restricted_path(tmp_path)}"
-    done = shell(SOURCE, project, PATH=path, VIRTUAL_ENV=str(other))
-    assert done.returncode == 0
-    assert done.stderr == "The active environment lacks a version that requirements.txt pins; using .venv instead.\n"
-    assert done.stdout.splitlines()[0] == str(project / ".venv" / "bin" / "python")
+    active = {"PATH": f"{other / 'bin'}{os.pathsep}{path}", "VIRTUAL_ENV": str(other)}
+    text = "The active environment lacks a version that requirements.txt pins; using .venv instead.\n"
+    for variables, said in (({"PATH": path}, ""), (active, text)):
+        done = shell(SOURCE, project, **variables)
+        assert (done.returncode, done.stderr) == (0, said)
+        assert done.stdout.splitlines()[0] == str(project / ".venv" / "bin" / "python")
 
 
 def pinned(name):
@@ -85,16 +78,19 @@ def pinned(name):
     return names.union(*(pinned(line.removeprefix("-r ")) for line in lines if line.startswith("-r ")))
 
 
+def trees(*patterns):
+    """Return the syntax trees of the Python files in this repository that match."""
+    return [ast.parse(path.read_text(encoding="utf-8")) for pattern in patterns for path in ROOT.glob(pattern)]
+
+
+PROGRAMS = "*.py", "utils/**/*.py", "training/*.py", "benchmarks/*.py"
+
+
 @pytest.mark.parametrize(
-    ("files", "requirements"),
-    [
-        (["*.py", "utils/**/*.py", "training/*.py", "benchmarks/*.py"], "requirements-cluster.txt"),
-        (["tests/**/*.py"], "requirements-dev.txt"),
-    ],
+    ("files", "requirements"), [(PROGRAMS, "requirements-cluster.txt"), (["tests/**/*.py"], "requirements-dev.txt")]
 )
 def test_every_package_that_is_imported_is_pinned(files, requirements):
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for pattern in files for path in ROOT.glob(pattern)]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+    nodes = [node for tree in trees(*files) for node in ast.walk(tree)]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
     installed = packages_distributions()
@@ -103,19 +99,13 @@ def test_every_package_that_is_imported_is_pinned(files, requirements):
     assert {name.lower().replace("_", "-") for name in names} <= pinned(requirements)
 
 
-@pytest.mark.parametrize(
-    ("file", "pin"),
-    [
-        ("requirements-dev.txt", "numpy==0.0.1"),
-        ("requirements-dev.txt", "no-such-package-anywhere==1.0"),
-        ("requirements-cluster.txt", "numpy==0.0.1"),  # a list that another one names
-    ],
-)
-def test_pin_that_is_not_satisfied_is_noticed(project, tmp_path, file, pin):
-    (project / file).write_text(f"{pin}\n")
+def test_pin_that_is_not_satisfied_is_noticed_also_in_a_list_that_another_one_names(project, tmp_path):
     (project / ".venv").symlink_to(sys.prefix)
-    done = shell(SOURCE, project, PATH=restricted_path(tmp_path), REQUIREMENTS="requirements-dev.txt")
-    assert (done.returncode, done.stderr) == (1, NO_PYTHON)  # it sets out to make one, and there is no Python
+    path, other = restricted_path(tmp_path), "no-such-package-anywhere==1.0"
+    for file, pin in (("cluster", "numpy==0.0.1"), ("dev", "numpy==0.0.1"), ("dev", other)):
+        (project / f"requirements-{file}.txt").write_text(f"{pin}\n")
+        done = shell(SOURCE, project, PATH=path, REQUIREMENTS="requirements-dev.txt")
+        assert (done.returncode, done.stderr) == (1, NO_PYTHON)  # it sets out to make one, and there is no Python
 
 
 OLD = "import sys; sys.version_info = (3, 10, 9, 'final', 0)"
@@ -179,11 +169,8 @@ def test_shellcheck_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
-NEEDS_PRIVILEGE = re.compile(r"\b(mounted|os\.geteuid)\(")
-
-
 def test_every_test_that_needs_a_privilege_is_marked_so():
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py")]
-    tests = [ast.unparse(node) for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
-    found = [test for test in tests if NEEDS_PRIVILEGE.search(test)]
+    nodes = [node for tree in trees("tests/**/test_*.py") for node in tree.body]
+    tests = [ast.unparse(node) for node in nodes if isinstance(node, ast.FunctionDef)]
+    found = [test for test in tests if re.search(r"\b(mounted|os\.geteuid)\(", test)]
     assert len(found) >= 4 and all("@pytest.mark.privileged\n" in test for test in found)

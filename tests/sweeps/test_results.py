@@ -68,20 +68,14 @@ def test_cell_that_is_no_number_is_named_with_its_line(path, column, value):
         read_results(path, SAMPLING)
 
 
-@pytest.mark.parametrize("content", [b"", b"name,size\na,1\n", b"\xff\xfe\x00", b'key,"\n'])
-def test_file_that_is_no_table_of_results_is_named(path, content):
+def test_file_that_is_no_table_of_results_and_row_of_another_length_are_named(path):
     assert read_results(path, SAMPLING) == {}  # no file is no row
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"results\.csv: it is no table of results"):
-        read_results(path, SAMPLING)
-
-
-def test_row_of_another_length_is_named(path):
     write_results(path, [row(path_kl=1.0)])
-    whole = path.read_text()
-    path.write_text(f"{whole[:-1]},more\n")
-    with pytest.raises(UserError, match=r"results\.csv, line 2: it has more cells than the heading"):
-        read_results(path, SAMPLING)
-    path.write_text(whole[: whole.rindex(",", 0, -30)])  # what a full disk or a hand may leave
-    with pytest.raises(UserError, match=r"results\.csv"):
-        read_results(path, SAMPLING)
+    whole = path.read_bytes()
+    longer, cut = whole[:-1] + b",more\n", whole[: whole.rindex(b",", 0, -30)]  # as a full disk or a hand may leave it
+    damages = dict.fromkeys((b"", b"name,size\na,1\n", b"\xff\xfe\x00", b'key,"\n'), ": it is no table of results")
+    damages |= {longer: ", line 2: it has more cells than the heading", cut: ""}
+    for content, said in damages.items():
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"results\.csv{said}"):
+            read_results(path, SAMPLING)

@@ -94,17 +94,14 @@ class Chromium:
     def press(self, key: str) -> None:
         """Press and release a key, as the keyboard would."""
         code = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "End": 35, "Home": 36, "Escape": 27}[key]
-        text = {"text": "\r"} if key == "Enter" else {}
-        for kind in ("keyDown", "keyUp"):
-            extra = text if kind == "keyDown" else {}
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra)
+        for kind, text in (("keyDown", {"text": "\r"} if key == "Enter" else {}), ("keyUp", {})):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
     def _receive(self, seconds=60):
         while b"\0" not in self._buffer:
             if not select.select([self._read], [], [], seconds)[0]:
                 raise TimeoutError(f"Chromium said nothing for {seconds} s")
-            part = os.read(self._read, 1 << 20)
-            if not part:
+            if not (part := os.read(self._read, 1 << 20)):
                 raise RuntimeError("Chromium ended")
             self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\0")

@@ -60,9 +60,8 @@ DAMAGES = {  # what is written over the file -> what is said of it, and how many
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_named_and_a_training_goes_on(path, capsys, damage):
-    change, text, left = DAMAGES[damage]
+@pytest.mark.parametrize(("change", "text", "left"), DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_named_and_a_training_goes_on(path, capsys, change, text, left):
     path.write_bytes(change(path.read_text()))
     with pytest.raises(UserError, match=f"curves.csv: {text}"):
         read_curves(path)

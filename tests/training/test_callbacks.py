@@ -7,17 +7,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
-from trained import SMALL, events, train, values
+from trained import SMALL, events, train
 
 from training.callbacks import SAVE_EVERY_N_EPOCHS, AtomicCheckpointIO
-from training.lightning_module import MONITOR, ScoreMatching
+from training.lightning_module import ScoreMatching
 from training.train import train as train_run
 from utils.files import UserError
 from utils.runs.checkpoints import read_checkpoint
@@ -51,16 +49,6 @@ def test_training_without_pictures_imports_nothing_that_draws(monkeypatch):
 
 
 @pytest.mark.usefixtures("training")
-def test_best_checkpoint_is_the_one_with_the_lowest_validation_loss():
-    assert train("max_epochs=12", "optimizer.learning_rate=0.1") == 0
-    run = Run("no_regularizer")
-    validation = values(events(run.folder)[0][MONITOR])
-    best = validation.index(min(validation))
-    assert best < 11  # or this would say nothing
-    assert torch.load(run.best_checkpoint)["epochs_done"] == best + 1
-
-
-@pytest.mark.usefixtures("training")
 def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
     """Or a run that is killed then has a gap in its curves. A thread writes them, and the disk may be slow."""
     save, write, found = AtomicCheckpointIO.save_checkpoint, RecordWriter.write, []
@@ -84,15 +72,17 @@ def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
 
 
 @pytest.mark.usefixtures("training")
-def test_training_stops_after_the_epoch_in_which_it_is_asked_to_also_in_another_thread(monkeypatch, capsys):
+def test_training_stops_after_the_epoch_in_which_it_is_asked_to_and_keeps_its_end(monkeypatch, capsys):
+    """It is asked to in another thread, as a sweep does."""
     stop, run = threading.Event(), Run("no_regularizer")
-    fit = partial(train_run, run, configure("no_regularizer", [*SMALL, "max_epochs=4"]), stop=stop)
+    configuration, longer = (configure("no_regularizer", [*SMALL, f"max_epochs={epochs}"]) for epochs in (4, 6))
     monkeypatch.setattr(ScoreMatching, "on_train_epoch_start", lambda module: module.current_epoch == 1 and stop.set())
-    assert ThreadPoolExecutor(1).submit(fit).result() == 1
+    assert ThreadPoolExecutor(1).submit(train_run, run, configuration, stop=stop).result() == 1
     assert f"{run.title}: stopped after 2 epochs. To continue: {run.command}\n" in capsys.readouterr().out
     assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 2
-    stop.clear()
-    assert fit() == 0
+    with pytest.raises(UserError, match="max_epochs: 4 in the run, 6 now"):
+        train_run(run, longer)
+    assert train_run(run, configuration) == 0
 
 
 @pytest.mark.usefixtures("training")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import SHORT, snapshot, use_training_folder
-from trained import differences, events, steps, stopping_after, train, values
+from trained import differences, events, steps, train, values
 
 from training.lightning_module import MONITOR
 from training.train import main
@@ -107,23 +107,13 @@ def test_finished_run_gets_no_more_epochs_where_its_learning_rate_depended_on_th
     assert snapshot(training) == before
 
 
-@pytest.mark.usefixtures("training")
-def test_run_that_has_not_reached_its_end_cannot_be_given_another(capsys):
-    with stopping_after(2):
-        assert train("max_epochs=4") == 1
-    assert "stopped after 2 epochs. To continue: bash " in capsys.readouterr().out
-    assert train("max_epochs=6") == 2
-    assert "max_epochs: 4 in the run, 6 now" in capsys.readouterr().err
-    assert train("max_epochs=4") == 0
-
-
-def test_early_stopping_ends_a_run_and_the_same_command_leaves_it_alone(training, capsys):
+def test_early_stopping_ends_a_run_with_its_best_checkpoint_and_the_same_command_leaves_it_alone(training, capsys):
     words, run = ("max_epochs=30", "early_stopping_patience=2", "optimizer.learning_rate=0.3"), Run("no_regularizer")
     assert train(*words) == 0
     said = capsys.readouterr().out
     validation = values(events(run.folder)[0][MONITOR])
     best = validation.index(min(validation))
-    assert len(validation) == best + 3 < 30
+    assert len(validation) == best + 3 < 30 and torch.load(run.best_checkpoint)["epochs_done"] == best + 1
     how = f"stopped early, after {best + 3} epochs, the last 2 of them without a better validation loss. "
     assert said.endswith(f"run1: {how}The run is in {run.folder}\n")
     before = snapshot(training)

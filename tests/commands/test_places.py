@@ -67,9 +67,6 @@ def test_disk_that_is_full_ends_the_analysis_in_a_line(tmp_path, capsys, monkeyp
         assert not [*small.rglob(".*")]
 
 
-# --- stopped
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_analysis_that_is_stopped_while_it_samples_ends_in_a_sentence(tmp_path, capsys, monkeypatch, number):
     monkeypatch.setattr("utils.score.samplers.predictor_corrector", lambda *_, **__: os.kill(os.getpid(), number))

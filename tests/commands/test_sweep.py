@@ -68,11 +68,7 @@ def whole(scheduler, tmp_path_factory):
 
 
 def counting_threads(function, numbers):
-    def counting(*arguments):
-        numbers.append(torch.get_num_threads())
-        return function(*arguments)
-
-    return counting
+    return lambda *arguments: numbers.append(torch.get_num_threads()) or function(*arguments)
 
 
 def sweep_here(*words):

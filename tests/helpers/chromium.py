@@ -73,7 +73,6 @@ class Chromium:
             self._receive()
 
     def resize(self, width: int, height: int = 900) -> None:
-        """Set the size of the page's window in pixels."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def evaluate(self, expression: str) -> Any:

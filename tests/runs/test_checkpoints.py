@@ -48,7 +48,7 @@ def holds(network, state):
     return all(torch.equal(value, state[f"network.{name}"]) for name, value in network.state_dict().items())
 
 
-def test_network_of_a_run_is_the_one_in_its_best_checkpoint_and_holds_numbers(left):
+def test_network_of_a_run_is_the_one_in_its_best_checkpoint_if_it_holds_numbers(left):
     left.last_checkpoint.unlink()
     network = load_score_network("no_regularizer")
     assert not network.training and holds(network, weights(left.best_checkpoint))

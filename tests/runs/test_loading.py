@@ -165,15 +165,12 @@ def test_words_without_quotes_are_numbers_true_false_null_or_text(tmp_path, word
         assert found == WORDS[word] and type(found) is type(WORDS[word])
 
 
-def test_layers_merge_deeply_and_the_last_word_counts(training):
+def test_layers_merge_deeply_the_last_word_counts_and_another_type_discards_the_keys_of_the_old_one(training):
     text = "regularizer: null\ndata: {batch_size: 7, training_set_size: 70}\nseed: 7\n"
     (training.parent / SPECIFIC).write_text(text)
     plain, ours = configure("analytical"), configure("no_regularizer", ["data={batch_size: 8}", "max_epochs=010"])
     data = plain.data.model_copy(update={"batch_size": 8, "training_set_size": 70})
     assert ours == plain.model_copy(update={"seed": 7, "max_epochs": 10, "data": data})
-
-
-def test_another_type_discards_the_keys_of_the_old_one():
     for word in ("scheduler.type=constant", "scheduler={type: constant}"):
         assert configure("no_regularizer", [word]).scheduler.model_dump() == {"type": "constant"}
     again = configure("no_regularizer", ["scheduler.type=plateau", "scheduler.patience=3"]).scheduler

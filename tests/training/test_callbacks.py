@@ -68,9 +68,6 @@ def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
     assert found == [(epochs, epochs) for epochs in (SAVE_EVERY_N_EPOCHS, SAVE_EVERY_N_EPOCHS + 2)]
 
 
-# --- a clean end
-
-
 @pytest.mark.usefixtures("training")
 def test_training_stops_after_the_epoch_in_which_it_is_asked_to_and_keeps_its_end(monkeypatch, capsys):
     """It is asked to in another thread, as a sweep does."""

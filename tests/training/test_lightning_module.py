@@ -88,9 +88,6 @@ def test_learning_rate_follows_its_schedule_also_where_the_run_was_stopped(sched
     assert values(scalars["learning_rate"]) == pytest.approx(expected, rel=1e-6)  # event files hold float32
 
 
-# --- infinite losses
-
-
 @pytest.mark.usefixtures("training")
 def test_regularizer_that_becomes_infinite_ends_the_run_with_its_name_and_the_last_good_checkpoint(capsys):
     experiment = "fokker_planck_regularizer"

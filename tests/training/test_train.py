@@ -26,7 +26,7 @@ def run1(clone):
     return clone / "training" / "no_regularizer" / "output" / "run1"
 
 
-def test_run_holds_what_was_promised_and_nothing_else(run1):
+def test_run_holds_what_was_promised_with_scalars_once_an_epoch_and_nothing_else(run1):
     files = sorted(path.relative_to(run1).as_posix() for path in run1.rglob("*") if path.is_file())
     assert files[:4] == ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "curves.csv"]
     assert ["events.out.tfevents" in name for name in files[4:]] == [True]
@@ -39,9 +39,6 @@ def test_run_holds_what_was_promised_and_nothing_else(run1):
         assert checkpoint["hyper_parameters"] == configuration.as_dict()
         assert checkpoint["state_dict"].keys() == {f"network.{key}" for key in untrained}
         assert not any(torch.equal(checkpoint["state_dict"][f"network.{key}"], untrained[key]) for key in untrained)
-
-
-def test_scalars_are_there_once_an_epoch(run1):
     scalars, _ = events(run1)
     assert {tag: steps(scalars[tag]) for tag in SCALARS} == {tag: [0, 1, 2, 3] for tag in SCALARS}
     assert all(math.isfinite(value) for series in scalars.values() for _, value in series)

@@ -13,7 +13,6 @@ SPECIFIC, NAME = "no_regularizer/specific_config.yaml", "should be letters, digi
 
 
 def analyse(words):
-    """Analyse into a folder of the current one."""
     return analyse_experiments.main(["--output-dir", "output", *words])
 
 
@@ -21,7 +20,6 @@ ERROR, OUTPUT = "error: argument", "error: argument --output-dir: should be a fo
 COMMAND_LINES = [
     (train.main, [], "run.sh: error: the following arguments are required: experiment"),
     (train.main, ["no_regularizer", "--nope"], "run.sh: error: unrecognized arguments: --nope"),
-    (train.main, ["no_regularizer", "--run-name"], f"run.sh: {ERROR} --run-name: expected one argument"),
     (train.main, ["no_regularizer", "--run-name", "../x"], f"run name '../x': {NAME}"),
     (train.main, ["no_regularizer", "--from-scratch", "seed=\udcff"], r"command line: seed=\udcff: the value is not"),
     (train.main, ["no_regulariser"], "no experiment is called 'no_regulariser'; did you mean no_regularizer?"),
@@ -89,11 +87,8 @@ def test_debug_shows_where_an_error_comes_from(training):
 def test_same_holds_for_run_sh_which_removes_nothing(clone, tmp_path):
     folder = clone / "training" / "no_regularizer"
     before = snapshot(folder)
-    words = ["bash", str(folder / "run.sh"), "--from-scratch", "sed=1", "max_epochs=0"]
+    words = ["bash", str(folder / "run.sh"), "--from-scratch", "sed=1"]
     done = in_bare_shell(*words, cwd=tmp_path)
     assert snapshot(folder) == before and not list(tmp_path.iterdir())
     assert (done.returncode, done.stdout) == (2, "")
-    assert sorted(done.stderr.splitlines()) == [
-        "command line: max_epochs: should be greater than or equal to 1, given 0",
-        "command line: sed: unknown key (did you mean seed?), given 1",
-    ]
+    assert done.stderr == "command line: sed: unknown key (did you mean seed?), given 1\n"

@@ -155,15 +155,10 @@ def test_run_stopped_twice_by_machines_whose_clocks_run_ahead_shows_every_epoch(
     assert_goes_on_to_the_same_end(runs, "ahead")
 
 
-# --- in processes of their own
-
-SIGNALS = [signal.SIGKILL] * 4 + [signal.SIGINT, signal.SIGTERM]
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_run_that_is_ended_again_and_again_at_random_moments_is_the_uninterrupted_one(runs, forked, seed):
     chance, name = random.Random(seed), f"random{seed}"
-    numbers, saved = chance.sample(SIGNALS, len(SIGNALS)), []
+    numbers, saved = chance.sample([signal.SIGKILL] * 4 + [signal.SIGINT, signal.SIGTERM], 6), []
     for number, moment in zip(numbers, sorted(chance.uniform(0, EPOCHS) for _ in numbers), strict=True):
         status, said = forked(name, number=number, epochs=int(moment), wait=moment % 1 * 0.1)  # an epoch takes 0.05 s
         assert status in (-number, 128 + number, 0), said  # ended by it, stopped by it, or too early for it

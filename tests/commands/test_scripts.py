@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, active_environment
 
-BASH = shutil.which("bash")
+BASH, PROGRAMS = shutil.which("bash"), "*.py utils/**/*.py training/*.py benchmarks/*.py"
 NO_PYTHON = "Python 3.11 or newer is needed and none was found on PATH: install one (for example from python.org).\n"
 SOURCE = 'source ./environment.sh && command -v python && python -c "import sys; print(sys.prefix)"'
 
@@ -83,20 +83,15 @@ def trees(*patterns):
     return [ast.parse(path.read_text(encoding="utf-8")) for pattern in patterns for path in ROOT.glob(pattern)]
 
 
-PROGRAMS = "*.py", "utils/**/*.py", "training/*.py", "benchmarks/*.py"
-
-
-@pytest.mark.parametrize(
-    ("files", "requirements"), [(PROGRAMS, "requirements-cluster.txt"), (["tests/**/*.py"], "requirements-dev.txt")]
-)
-def test_every_package_that_is_imported_is_pinned(files, requirements):
-    nodes = [node for tree in trees(*files) for node in ast.walk(tree)]
+@pytest.mark.parametrize(("files", "list_of"), [(PROGRAMS, "cluster"), ("tests/**/*.py", "dev")])
+def test_every_package_that_is_imported_is_pinned(files, list_of):
+    nodes = [node for tree in trees(*files.split()) for node in ast.walk(tree)]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
     installed = packages_distributions()
     names = {name for module in modules for name in installed.get(module.partition(".")[0], [])}
     assert {"torch", "numpy"} <= names
-    assert {name.lower().replace("_", "-") for name in names} <= pinned(requirements)
+    assert {name.lower().replace("_", "-") for name in names} <= pinned(f"requirements-{list_of}.txt")
 
 
 def test_pin_that_is_not_satisfied_is_noticed_also_in_a_list_that_another_one_names(project, tmp_path):

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import signal
-import sys
 import threading
 
 import dask
@@ -90,9 +89,6 @@ def is_as_whole(run):
     return once and epochs(run) == [*range(EPOCHS)] and equal(ours, whole)
 
 
-# --- on a worker that is a thread of this process
-
-
 def test_every_run_is_trained_and_evaluated_and_a_second_call_starts_nothing(copy, whole, monkeypatch, capsys):
     words, threads = whole
     assert threads == [1] * (2 * EPOCHS + 2)  # a processor for each run, in training and evaluation
@@ -164,13 +160,6 @@ def test_runs_that_fail_are_named_with_their_logs_and_the_others_finish(schedule
     assert printed.err.count("failed: ") == 3
 
 
-# --- in processes
-
-
-def sweep(copy, *words):
-    return start(copy, sys.executable, "-m", "training.sweep", *words)
-
-
 def processes_of(sweep):
     """Return the processes of its session that are alive, but for itself."""
     found = []
@@ -200,7 +189,7 @@ def test_sweep_that_loses_a_worker_and_is_stopped_and_killed_ends_as_if_nothing_
     with_few_metrics(monkeypatch)
     words = "--config", grid(tmp_path / "g.yaml", (NO, LONG), name="stopped"), "--workers"
     runs = [run_of("stopped", seed) for seed in (0, 1)]
-    process = sweep(copy, *words, 2)
+    process = start(copy, *START, *words, 2)
     until(lambda: all(epochs_written(run.curves_file) > 12 for run in runs), process)
     workers_of(process)[0].kill()  # its run goes on after the last checkpoint, in the other or in a new worker
     until(lambda: any(re.search(r"continues after \d+0 epochs", run.log_file.read_text()) for run in runs), process)
@@ -209,7 +198,7 @@ def test_sweep_that_loses_a_worker_and_is_stopped_and_killed_ends_as_if_nothing_
     assert f"stopped after {len(epochs(run))} epochs. To continue: bash " in run.log_file.read_text()
     assert read_checkpoint(run.last_checkpoint)["epochs_done"] == len(epochs(run)) > 10
 
-    begun, process = len(epochs(run)), sweep(copy, *words, 1)
+    begun, process = len(epochs(run)), start(copy, *START, *words, 1)
     until(lambda: epochs_written(run.curves_file) > begun, process)
     (worker,), met = workers_of(process), threading.Event()
     worker.suspend()

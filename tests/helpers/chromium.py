@@ -91,7 +91,6 @@ class Chromium:
             time.sleep(0.05)
 
     def press(self, key: str) -> None:
-        """Press and release a key, as the keyboard would."""
         code = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "End": 35, "Home": 36, "Escape": 27}[key]
         for kind, text in (("keyDown", {"text": "\r"} if key == "Enter" else {}), ("keyUp", {})):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
@@ -109,12 +108,10 @@ class Chromium:
         return message
 
     def _note(self, method, parameters):
+        level = parameters.get("type", parameters.get("entry", {}).get("level"))  # of the console, of the log
         if method == "Page.loadEventFired":
             self._loaded = True
         elif method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
-        elif method == "Runtime.exceptionThrown" or (
-            (method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"))
-            or (method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"))
-        ):
+        elif method == "Runtime.exceptionThrown" or level in ("error", "warning", "assert"):
             self.complaints.append(str(parameters))

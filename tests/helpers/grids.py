@@ -25,10 +25,8 @@ def grid(path, *parts, name="tried", seeds=(0, 1), **overrides):
 def make_quick_clone(folder):
     """Copy the repository; an evaluation takes few points and few samples there, and two metrics are all."""
     make_clone(folder)
-    with (folder / "utils/evaluation/registry.py").open("a") as file:
-        file.write(f"\nfew = {FEW}\nEffort = lambda: few\n")
     with (folder / "utils/evaluation/__init__.py").open("a") as file:
-        file.write("\nfrom utils.evaluation import registry as it\n")
+        file.write(f"\nfrom utils.evaluation import registry as it\nfew = it.{FEW}\nit.Effort = lambda: few\n")
         file.write("it.METRICS = {name: it.METRICS[name] for name in ('path_kl', 'stray_fraction')}\n")
     with (folder / "utils/score/samplers.py").open("a") as file:
         numbers = (f"    {name}: {type(value).__name__} = {value!r}\n" for name, value in SAMPLING)

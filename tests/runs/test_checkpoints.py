@@ -57,13 +57,10 @@ def test_network_of_a_run_is_the_one_in_its_best_checkpoint_if_it_holds_numbers(
         load_run(left)
 
 
-def test_analytical_network_needs_no_run_and_is_the_exact_score(truth, generator):
+def test_exact_score_needs_no_run_and_a_run_that_is_not_trained_is_named_with_its_command(training, truth, generator):
     network = load_score_network("analytical")
     x, t = torch.rand(20, 2, 1, generator=generator), torch.rand(20, generator=generator)
     assert not network.training and torch.equal(network(x, t), truth(x, t))
-
-
-def test_run_that_is_not_trained_yet_is_named_with_the_command(training):
     text = f"no_regularizer, run2: not trained yet; train it with: {Run('no_regularizer', 'run2').command}"
     with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
         load_score_network("no_regularizer", "run2")
@@ -115,7 +112,7 @@ def test_missing_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_a
     assert load_run(run, fall_back=True).checkpoint == run.last_checkpoint
     assert capsys.readouterr().err == f"{run.best_checkpoint}: missing; {TAKEN}\n"
     assert train.main(WORDS) == 0
-    assert "finished its 4 epochs. Pictures and numbers" in capsys.readouterr().out
+    assert "run1: nothing to do, it finished its 4 epochs. Pictures and numbers" in capsys.readouterr().out
     run.last_checkpoint.unlink()
     with pytest.raises(UserError, match="not trained yet"):
         load_run(run, fall_back=True)

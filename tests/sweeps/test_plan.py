@@ -79,7 +79,6 @@ def refused(path, *lines):
     with pytest.raises(UserError) as fault:
         plan(path)
     said = sorted(line.removeprefix(f"{path}: ") for line in str(fault.value).splitlines())
-    assert len(said) == len(lines)
     assert all(one.startswith(line) for one, line in zip(said, lines, strict=True)), said
 
 

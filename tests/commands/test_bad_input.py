@@ -48,13 +48,15 @@ def test_bad_command_line_is_refused(training, capsys, monkeypatch, main, words,
     assert said.startswith(text) or (text.startswith("error") and text in said)  # after the name of the program
 
 
-def test_bad_base_file_ends_either_command(training, capsys, monkeypatch):
+def test_bad_base_file_ends_either_command_and_debug_shows_where(training, capsys, monkeypatch):
     monkeypatch.chdir(training)  # where a marker would be
     path = training / "base_config.yaml"
     path.write_text("seed: !!python/object/apply:os.mkdir [marker]")
     for main, words in ((train.main, ["no_regularizer"]), (analyse, ["--experiments", "analytical"])):
         said = refused(main, words, capsys, training.parent)
         assert said == [f"{path}, line 1: tags (!name) are not read; write a plain value"]
+        with pytest.raises(UserError):
+            main([*words, "--debug"])
 
 
 @pytest.mark.parametrize("words", [[], ["--from-scratch"], ["--run-name", "run2"]])
@@ -76,12 +78,6 @@ def test_file_that_may_not_be_read_and_folder_that_may_not_be_written_are_named(
     said = refused(train.main, ["no_regularizer"], capsys, training)
     assert said == [f"{training / 'no_regularizer' / 'output'}: Permission denied"]
     (training / "no_regularizer").chmod(0o700)
-
-
-def test_debug_shows_where_an_error_comes_from(training):
-    for main, words in ((train.main, ["no_regularizer", "sed=1"]), (analyse, ["--experiments", "x"])):
-        with pytest.raises(UserError):
-            main([*words, "--debug"])
 
 
 def test_same_holds_for_run_sh_which_removes_nothing(clone, tmp_path):

@@ -183,9 +183,7 @@ def stopped(process, send, *command):
     until(lambda: not processes_of(process))
 
 
-def test_sweep_that_loses_a_worker_and_is_stopped_and_killed_ends_as_if_nothing_had_been(
-    copy, whole, scheduler, tmp_path, monkeypatch
-):
+def test_sweep_that_loses_a_worker_is_stopped_and_killed_ends_as_others(copy, whole, scheduler, tmp_path, monkeypatch):
     with_few_metrics(monkeypatch)
     words = "--config", grid(tmp_path / "g.yaml", (NO, LONG), name="stopped"), "--workers"
     runs = [run_of("stopped", seed) for seed in (0, 1)]

@@ -21,7 +21,7 @@ def row(*overrides, **values):
     return row_of(make_record(FOKKER_PLANCK, *overrides, **values))
 
 
-def test_what_is_written_is_read_back_with_standard_errors(path):
+def test_what_is_written_is_read_back_with_standard_errors_but_not_for_another_sampling(path):
     one = row("regularizer.weight=0.5", path_kl=Estimate(0.25, 0.125, 9), radial_ks=Estimate(1.0, None, 3))
     other = row("seed=3", "data={batch_size: 64}")
     write_results(path, [one, other])
@@ -32,6 +32,8 @@ def test_what_is_written_is_read_back_with_standard_errors(path):
     assert (found[other["key"]]["path_kl"], other["training_seed"]) == ("", "3")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # as a spreadsheet saves it
     assert read_results(path, SAMPLING) == found
+    with pytest.raises(UserError, match=r"results\.csv: time_steps is 10 there and 100 now; give the same, or another"):
+        read_results(path, SAMPLING.model_copy(update={"time_steps": 100}))
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -50,12 +52,6 @@ def test_old_rows_have_no_value_of_a_newer_metric_and_keep_those_of_one_that_is_
     assert [one["added"] for one in rows] == ["", "3"] and [one["removed"] for one in rows] == ["5", ""]
     (group,) = groups(rows, [])
     assert group.mean("path_kl").value == 1.5 and math.isnan(group.mean("added").half_width)
-
-
-def test_other_sampling_is_refused(path):
-    write_results(path, [row()])
-    with pytest.raises(UserError, match=r"results\.csv: time_steps is 10 there and 100 now; give the same, or another"):
-        read_results(path, SAMPLING.model_copy(update={"time_steps": 100}))
 
 
 def test_cell_that_is_no_number_is_named_with_its_line(path):

@@ -89,26 +89,9 @@ def use_training_folder(folder, monkeypatch):
     monkeypatch.setattr(runs, "TRAINING", folder)
 
 
-@contextlib.contextmanager
-def restored_signals():
-    """A training listens to signals; what comes after it in this process should not find its handlers."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@pytest.fixture
-def signals_restored():
-    with restored_signals():
-        yield
-
-
 def snapshot(folder):
-    """Return everything below a folder: files with their content, and folders."""
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*") if not path.is_fifo()}
+    """Return everything below a folder: files with their content and the time of their last change, and folders."""
+    return {path: path.is_file() and (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*")}
 
 
 def refused(main, words, capsys, folder):
@@ -139,9 +122,11 @@ def active_environment(**others):
     return inherited | {"VIRTUAL_ENV": sys.prefix, "PATH": path} | others
 
 
-def in_shell(*words, cwd, **variables):
-    """Run a command in such a shell; return what it printed and its exit status."""
-    return subprocess.run(words, cwd=cwd, env=active_environment(**variables), capture_output=True, text=True)
+def in_bare_shell(*words, cwd, **others):
+    """Run a command in such a shell, but without a home, a language or a display; return what it did."""
+    active = active_environment()
+    bare = {name: active[name] for name in ("PATH", "VIRTUAL_ENV")} | {"LC_ALL": "C", "HOME": "/dev/null"} | others
+    return subprocess.run(words, cwd=cwd, env=bare, capture_output=True, text=True)
 
 
 @contextlib.contextmanager
@@ -157,13 +142,8 @@ def mounted(folder, *options):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-SHORT = (
-    "max_epochs=4",
-    "data.training_set_size=1024",
-    "data.validation_set_size=256",
-    "score_viewer.every_n_epochs=2",
-    "score_viewer.field_every_n_epochs=2",
-)
+SHORT = ("max_epochs=4", "data={training_set_size: 1024, validation_set_size: 256}")
+SHORT += ("score_viewer={every_n_epochs: 2, field_every_n_epochs: 2}",)
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +154,7 @@ def clone(tmp_path_factory):
     """
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     folder = make_clone(tmp_path_factory.mktemp("copy") / "my cloné dir")
-    done = in_shell("bash", str(folder / "training" / "no_regularizer" / "run.sh"), *SHORT, cwd=elsewhere)
+    done = in_bare_shell("bash", str(folder / "training" / "no_regularizer" / "run.sh"), *SHORT, cwd=elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "finished its 4 epochs" in done.stdout
     assert not list(elsewhere.iterdir())

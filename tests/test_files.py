@@ -17,8 +17,7 @@ def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
             temporary.write_text(content[:1])
             assert not path.exists() if content == "old" else path.read_text() == "old"
             temporary.write_text(content)
-        assert path.read_text() == content
-    assert list(path.parent.iterdir()) == [path]
+        assert path.read_text() == content and list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, None])
@@ -34,7 +33,7 @@ def test_what_goes_wrong_leaves_the_old_file_and_nothing_else(tmp_path, error, o
     assert [p.read_text() for p in tmp_path.iterdir()] == ([old] if old else [])
 
 
-def test_error_names_the_file_that_was_meant(tmp_path):
+def test_error_names_the_file_that_was_meant_and_is_said_without_its_number(tmp_path):
     path = tmp_path / "numbers.json"
     path.mkdir()
     with pytest.raises(IsADirectoryError) as caught, atomic_write(path) as temporary:
@@ -42,24 +41,16 @@ def test_error_names_the_file_that_was_meant(tmp_path):
     assert caught.value.filename == str(path) and list(tmp_path.iterdir()) == [path]
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path):
         raise OSError(28, "No space left on device")  # as a write to a full disk does, without a name
-
-
-def test_error_is_said_without_its_number():
     assert error_message(FileNotFoundError(2, "No such file", "a.txt")) == "a.txt: No such file"
     assert error_message(FileExistsError(17, "File exists", "a.txt")) == "a.txt: a file is where a folder should be"
     assert error_message(OSError(28, "No space left on device")) == "No space left on device"
     assert error_message(AssertionError()) == "AssertionError"
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from utils.files import locked
-
-with locked(Path(sys.argv[1])):
+HOLD = """import pathlib, sys, time, utils.files
+with utils.files.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
-"""
+    time.sleep(60)"""
 
 
 def test_lock_is_held_by_one_process_and_ends_with_it(tmp_path):

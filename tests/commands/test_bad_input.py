@@ -3,26 +3,23 @@
 import os
 
 import pytest
-from conftest import in_shell, refused, snapshot
+from conftest import in_bare_shell, refused, snapshot
 
 import analyse_experiments
 from training import train
 from utils.files import UserError
 
-BASE, SPECIFIC = "base_config.yaml", "no_regularizer/specific_config.yaml"
-NAME = "should be letters, digits, dots, dashes and underscores"
+SPECIFIC, NAME = "no_regularizer/specific_config.yaml", "should be letters, digits, dots, dashes and underscores"
 
 
 def analyse(words):
-    """Analyse into a folder of the current one."""
     return analyse_experiments.main(["--output-dir", "output", *words])
 
 
-ERROR = "error: argument"
+ERROR, OUTPUT = "error: argument", "error: argument --output-dir: should be a folder, given "
 COMMAND_LINES = [
     (train.main, [], "run.sh: error: the following arguments are required: experiment"),
     (train.main, ["no_regularizer", "--nope"], "run.sh: error: unrecognized arguments: --nope"),
-    (train.main, ["no_regularizer", "--run-name"], f"run.sh: {ERROR} --run-name: expected one argument"),
     (train.main, ["no_regularizer", "--run-name", "../x"], f"run name '../x': {NAME}"),
     (train.main, ["no_regularizer", "--from-scratch", "seed=\udcff"], r"command line: seed=\udcff: the value is not"),
     (train.main, ["no_regulariser"], "no experiment is called 'no_regulariser'; did you mean no_regularizer?"),
@@ -59,14 +56,15 @@ def test_bad_command_line_is_refused(training, capsys, monkeypatch, main, words,
     assert said.startswith(text) or (text.startswith("error") and text in said)  # after the name of the program
 
 
-@pytest.mark.parametrize(
-    ("main", "words"), [(train.main, ["no_regularizer"]), (analyse, ["--experiments", "analytical"])]
-)
-def test_bad_base_file_ends_either_command(training, capsys, monkeypatch, main, words):
+def test_bad_base_file_ends_either_command_and_debug_shows_where(training, capsys, monkeypatch):
     monkeypatch.chdir(training)  # where a marker would be
-    (training / BASE).write_text("seed: !!python/object/apply:os.mkdir [marker]")
-    said = refused(main, words, capsys, training.parent)
-    assert said == [f"{training / BASE}, line 1: tags (!name) are not read; write a plain value"]
+    path = training / "base_config.yaml"
+    path.write_text("seed: !!python/object/apply:os.mkdir [marker]")
+    for main, words in ((train.main, ["no_regularizer"]), (analyse, ["--experiments", "analytical"])):
+        said = refused(main, words, capsys, training.parent)
+        assert said == [f"{path}, line 1: tags (!name) are not read; write a plain value"]
+        with pytest.raises(UserError):
+            main([*words, "--debug"])
 
 
 @pytest.mark.parametrize("words", [[], ["--from-scratch"], ["--run-name", "run2"]])
@@ -90,20 +88,11 @@ def test_file_that_may_not_be_read_and_folder_that_may_not_be_written_are_named(
     (training / "no_regularizer").chmod(0o700)
 
 
-def test_debug_shows_where_an_error_comes_from(training):
-    for main, words in ((train.main, ["no_regularizer", "sed=1"]), (analyse, ["--experiments", "x"])):
-        with pytest.raises(UserError):
-            main([*words, "--debug"])
-
-
 def test_same_holds_for_run_sh_which_removes_nothing(clone, tmp_path):
     folder = clone / "training" / "no_regularizer"
     before = snapshot(folder)
-    words = ["bash", str(folder / "run.sh"), "--from-scratch", "sed=1", "max_epochs=0"]
-    done = in_shell(*words, cwd=tmp_path)
+    words = ["bash", str(folder / "run.sh"), "--from-scratch", "sed=1"]
+    done = in_bare_shell(*words, cwd=tmp_path)
     assert snapshot(folder) == before and not list(tmp_path.iterdir())
     assert (done.returncode, done.stdout) == (2, "")
-    assert sorted(done.stderr.splitlines()) == [
-        "command line: max_epochs: should be greater than or equal to 1, given 0",
-        "command line: sed: unknown key (did you mean seed?), given 1",
-    ]
+    assert done.stderr == "command line: sed: unknown key (did you mean seed?), given 1\n"

@@ -26,12 +26,9 @@ def test_seconds_of_an_epoch_are_without_the_start_and_the_first_round(monkeypat
     assert epochs.ratio({"one": [2.0, 30.0, 4.0], "other": [1.0, 10.0, 4.0]}, "one", "other") == 2  # median over rounds
 
 
-def test_every_experiment_is_measured_beside_the_loop_by_hand_which_goes_on(training):
+def test_every_experiment_is_measured_or_says_why_not_beside_the_loop_by_hand_which_goes_on(training):
     assert {epochs.BY_HAND, epochs.PLAIN, *find_experiments()[1:]} <= epochs.actions().keys()
     assert len(list(islice(epochs.epochs_by_hand(), 2))) == 2
-
-
-def test_training_that_cannot_be_started_says_why(training):
     (training / "no_regularizer" / "specific_config.yaml").write_text("sed: 1")
     with pytest.raises(UserError, match="sed: unknown key"):
         epochs.actions()[epochs.PLAIN](1)

@@ -112,7 +112,11 @@ def test_signal_at_any_moment_of_an_epoch_changes_nothing_but_the_time(runs, mon
             send_signals(patch, moment, number)
             assert train_here(runs, "moments") == 128 + number, moment
         assert epochs_saved(runs / "moments") == epochs, moment
-        assert not [path for path in (runs / "moments").rglob("*") if path.name.startswith(".")]
+        assert not [*(runs / "moments").rglob(".*")]
+    with monkeypatch.context() as patch:  # a second Ctrl-C ends it at once
+        send_signals(patch, "lightning_module.ScoreMatching.validation_step", signal.SIGINT, signal.SIGINT)
+        assert train_here(runs, "moments") == 130
+    assert epochs_saved(runs / "moments") == 9
     assert_goes_on_to_the_same_end(runs, "moments")
 
 
@@ -127,14 +131,6 @@ def send_signals(patch, moment, *numbers):
         return original(*arguments, **options)
 
     patch.setattr(f"{owner}.{name}", with_signals)
-
-
-def test_second_ctrl_c_ends_at_once_and_the_same_command_goes_on(runs, monkeypatch):
-    with monkeypatch.context() as patch:
-        send_signals(patch, "lightning_module.ScoreMatching.validation_step", signal.SIGINT, signal.SIGINT)
-        assert train_here(runs, "twice") == 130
-    assert epochs_saved(runs / "twice") == 0
-    assert_goes_on_to_the_same_end(runs, "twice")
 
 
 @pytest.mark.usefixtures("training")
@@ -159,23 +155,16 @@ def test_run_stopped_twice_by_machines_whose_clocks_run_ahead_shows_every_epoch(
     assert_goes_on_to_the_same_end(runs, "ahead")
 
 
-# --- in processes of their own
-
-SIGNALS = [signal.SIGKILL] * 4 + [signal.SIGINT, signal.SIGTERM]
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_run_that_is_ended_again_and_again_at_random_moments_is_the_uninterrupted_one(runs, forked, seed):
     chance, name = random.Random(seed), f"random{seed}"
-    numbers, saved = chance.sample(SIGNALS, len(SIGNALS)), []
+    numbers, saved = chance.sample([signal.SIGKILL] * 4 + [signal.SIGINT, signal.SIGTERM], 6), []
     for number, moment in zip(numbers, sorted(chance.uniform(0, EPOCHS) for _ in numbers), strict=True):
         status, said = forked(name, number=number, epochs=int(moment), wait=moment % 1 * 0.1)  # an epoch takes 0.05 s
         assert status in (-number, 128 + number, 130, 0), said  # ended or stopped by it, or too early for it
         assert "Traceback" not in said
-        if status == 128 + number:
-            assert re.search(
-                r"stopped after \d+ epochs. To continue: bash .*/run.sh --run|before the first epoch", said
-            )
+        ends = r"stopped after \d+ epochs. To continue: bash .*/run.sh --run|before the first epoch"
+        assert status != 128 + number or re.search(ends, said)
         saved.append(epochs_saved(runs / name))
     assert saved == sorted(saved) and len(set(saved)) > 2  # no epoch that was saved is lost, and the moments differ
     assert_goes_on_to_the_same_end(runs, name)
@@ -190,6 +179,6 @@ def test_full_disk_stops_a_run_in_a_sentence_and_the_same_command_goes_on_when_t
         last_line = said.replace("\r", "\n").splitlines()[-1]
         assert re.match(f"{folder}/[^ ]+: No space left on device. The training stopped", last_line)
         assert epochs_saved(folder) == saved
-        assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+        assert not [*folder.rglob(".*")]
         subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
         assert_goes_on_to_the_same_end(runs, folder.name)

@@ -65,6 +65,5 @@ def test_every_command_names_existing_files_and_options(name):
                 case ["python", "-m", module, *_]:
                     assert importlib.util.find_spec(module)
             paths = words[1:2] if words[:1] in (["bash"], ["source"], ["cd"]) else words[-1:] if "-r" in words else []
-            assert all(
-                (ROOT / path).exists() for path in [*paths, *(word for word in words if word.startswith("tests/"))]
-            )
+            paths += [word for word in words if word.startswith("tests/")]
+            assert all((ROOT / path).exists() for path in paths)

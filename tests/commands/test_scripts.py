@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, active_environment
 
-BASH = shutil.which("bash")
+BASH, PROGRAMS = shutil.which("bash"), "*.py utils/**/*.py training/*.py benchmarks/*.py"
 NO_PYTHON = "Python 3.11 or newer is needed and none was found on PATH: install one (for example from python.org).\n"
 SOURCE = 'source ./environment.sh && command -v python && python -c "import sys; print(sys.prefix)"'
 
@@ -36,7 +35,7 @@ def shell(command, folder, **variables):
 def executable(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    path.chmod(0o700)
 
 
 def restricted_path(tmp_path, before=None):
@@ -60,22 +59,16 @@ def test_active_environment_is_used_as_it_is(project):
     assert not (project / ".venv").exists()
 
 
-def test_environment_beside_the_script_is_found_without_any_active_one(project, tmp_path):
+def test_environment_beside_the_script_is_found_without_an_active_one_that_has_the_pins(project, tmp_path):
     (project / ".venv").symlink_to(sys.prefix)
-    done = shell(SOURCE, project, PATH=restricted_path(tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == str(project / ".venv" / "bin" / "python")
-
-
-def test_active_environment_without_the_pins_gives_way_and_that_is_said(project, tmp_path):
-    (project / ".venv").symlink_to(sys.prefix)
-    other = tmp_path / "other"
+    path, other = restricted_path(tmp_path), tmp_path / "other"
     executable(other / "bin" / "python", f"#!{BASH}\nexit 1\n")
-    path = f"{other / 'bin'}{os.pathsep}{restricted_path(tmp_path)}"
-    done = shell(SOURCE, project, PATH=path, VIRTUAL_ENV=str(other))
-    assert done.returncode == 0
-    assert done.stderr == "The active environment lacks a version that requirements.txt pins; using .venv instead.\n"
-    assert done.stdout.splitlines()[0] == str(project / ".venv" / "bin" / "python")
+    active = {"PATH": f"{other / 'bin'}{os.pathsep}{path}", "VIRTUAL_ENV": str(other)}
+    text = "The active environment lacks a version that requirements.txt pins; using .venv instead.\n"
+    for variables, said in (({"PATH": path}, ""), (active, text)):
+        done = shell(SOURCE, project, **variables)
+        assert (done.returncode, done.stderr) == (0, said)
+        assert done.stdout.splitlines()[0] == str(project / ".venv" / "bin" / "python")
 
 
 def pinned(name):
@@ -85,37 +78,29 @@ def pinned(name):
     return names.union(*(pinned(line.removeprefix("-r ")) for line in lines if line.startswith("-r ")))
 
 
-@pytest.mark.parametrize(
-    ("files", "requirements"),
-    [
-        (["*.py", "utils/**/*.py", "training/*.py", "benchmarks/*.py"], "requirements-cluster.txt"),
-        (["tests/**/*.py"], "requirements-dev.txt"),
-    ],
-)
-def test_every_package_that_is_imported_is_pinned(files, requirements):
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for pattern in files for path in ROOT.glob(pattern)]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+def trees(*patterns):
+    """Return the syntax trees of the Python files in this repository that match."""
+    return [ast.parse(path.read_text(encoding="utf-8")) for pattern in patterns for path in ROOT.glob(pattern)]
+
+
+@pytest.mark.parametrize(("files", "list_of"), [(PROGRAMS, "cluster"), ("tests/**/*.py", "dev")])
+def test_every_package_that_is_imported_is_pinned(files, list_of):
+    nodes = [node for tree in trees(*files.split()) for node in ast.walk(tree)]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
     installed = packages_distributions()
     names = {name for module in modules for name in installed.get(module.partition(".")[0], [])}
     assert {"torch", "numpy"} <= names
-    assert {name.lower().replace("_", "-") for name in names} <= pinned(requirements)
+    assert {name.lower().replace("_", "-") for name in names} <= pinned(f"requirements-{list_of}.txt")
 
 
-@pytest.mark.parametrize(
-    ("file", "pin"),
-    [
-        ("requirements-dev.txt", "numpy==0.0.1"),
-        ("requirements-dev.txt", "no-such-package-anywhere==1.0"),
-        ("requirements-cluster.txt", "numpy==0.0.1"),  # a list that another one names
-    ],
-)
-def test_pin_that_is_not_satisfied_is_noticed(project, tmp_path, file, pin):
-    (project / file).write_text(f"{pin}\n")
+def test_pin_that_is_not_satisfied_is_noticed_also_in_a_list_that_another_one_names(project, tmp_path):
     (project / ".venv").symlink_to(sys.prefix)
-    done = shell(SOURCE, project, PATH=restricted_path(tmp_path), REQUIREMENTS="requirements-dev.txt")
-    assert (done.returncode, done.stderr) == (1, NO_PYTHON)  # it sets out to make one, and there is no Python
+    path, other = restricted_path(tmp_path), "no-such-package-anywhere==1.0"
+    for file, pin in (("cluster", "numpy==0.0.1"), ("dev", "numpy==0.0.1"), ("dev", other)):
+        (project / f"requirements-{file}.txt").write_text(f"{pin}\n")
+        done = shell(SOURCE, project, PATH=path, REQUIREMENTS="requirements-dev.txt")
+        assert (done.returncode, done.stderr) == (1, NO_PYTHON)  # it sets out to make one, and there is no Python
 
 
 OLD = "import sys; sys.version_info = (3, 10, 9, 'final', 0)"
@@ -158,6 +143,15 @@ def test_run_all_hands_its_words_and_the_exit_status_on(project, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (3, "-m training.sweep --all --workers 2\n", "")
 
 
+def test_check_dependencies_asks_about_every_list_and_fails_where_one_fails(tmp_path):
+    executable(tmp_path / "pip-audit", f'#!{BASH}\necho "$@" >> asked\n[[ "$*" != *requirements-dev* ]]\n')
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert shell(f"bash '{ROOT}/check_dependencies.sh'", tmp_path, PATH=path).returncode == 1
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [Path(line.split()[-1]) for line in asked] == sorted(ROOT.glob("requirements*.txt"))
+    assert all("--strict" in line for line in asked)
+
+
 def test_run_sh_is_the_same_in_every_experiment():
     runs = [path.read_bytes() for path in (ROOT / "training").glob("*/run.sh")]
     assert len(runs) > 1 and len(set(runs)) == 1
@@ -170,11 +164,8 @@ def test_shellcheck_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
-NEEDS_PRIVILEGE = re.compile(r"\b(mounted|os\.geteuid)\(")
-
-
 def test_every_test_that_needs_a_privilege_is_marked_so():
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py")]
-    tests = [ast.unparse(node) for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
-    found = [test for test in tests if NEEDS_PRIVILEGE.search(test)]
+    nodes = [node for tree in trees("tests/**/test_*.py") for node in tree.body]
+    tests = [ast.unparse(node) for node in nodes if isinstance(node, ast.FunctionDef)]
+    found = [test for test in tests if re.search(r"\b(mounted|os\.geteuid)\(", test)]
     assert len(found) >= 4 and all("@pytest.mark.privileged\n" in test for test in found)

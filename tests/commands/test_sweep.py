@@ -7,14 +7,13 @@ import contextlib
 import os
 import re
 import signal
-import sys
 import threading
 
 import dask
 import psutil
 import pytest
 import torch
-from analysed import SAMPLING, leave_run, with_few_points
+from analysed import SAMPLING, leave_run, with_few_metrics, with_few_points
 from conftest import use_training_folder
 from grids import FP, NO, SHORT, grid, make_quick_clone, start, until
 from trained import equal
@@ -68,11 +67,7 @@ def whole(scheduler, tmp_path_factory):
 
 
 def counting_threads(function, numbers):
-    def counting(*arguments):
-        numbers.append(torch.get_num_threads())
-        return function(*arguments)
-
-    return counting
+    return lambda *arguments: numbers.append(torch.get_num_threads()) or function(*arguments)
 
 
 def sweep_here(*words):
@@ -94,9 +89,6 @@ def is_as_whole(run):
     return once and epochs(run) == [*range(EPOCHS)] and equal(ours, whole)
 
 
-# --- on a worker that is a thread of this process
-
-
 def test_every_run_is_trained_and_evaluated_and_a_second_call_starts_nothing(copy, whole, monkeypatch, capsys):
     words, threads = whole
     assert threads == [1] * (2 * EPOCHS + 2)  # a processor for each run, in training and evaluation
@@ -113,15 +105,13 @@ def test_every_run_is_trained_and_evaluated_and_a_second_call_starts_nothing(cop
 
 
 def test_dry_run_says_what_is_finished_begun_or_to_do_and_results_of_a_file_are_left_out(whole, tmp_path, capsys):
-    path = grid(tmp_path / "g.yaml", (NO, LONG), name="whole", seeds=(0, 1, 7, 8))
+    states, seeds = ["finished", "finished", "begun", "to do"], (0, 1, 7, 8)
+    path = grid(tmp_path / "g.yaml", (NO, LONG), name="whole", seeds=seeds)
     leave_run(NO, "whole/seed=7", epochs=2)
     assert sweep_here("--config", path, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(f"  {NO} max_epochs={EPOCHS} ")[0].strip() for line in lines] == ["finished"] * 2 + [
-        "begun",
-        "to do",
-    ]
-    assert [line[-6:] for line in lines] == ["seed=0", "seed=1", "seed=7", "seed=8"]
+    assert [line.split(f"  {NO} max_epochs={EPOCHS} ")[0].strip() for line in lines] == states
+    assert [line[-6:] for line in lines] == [f"seed={seed}" for seed in seeds]
     write_results(tmp_path / "r.csv", [row_of(Record.read(run_of("whole", seed).metrics_file)) for seed in (0, 1)])
     assert len(read_results(tmp_path / "r.csv", SAMPLING)) == 2
     assert sweep_here("--config", path, "--dry-run", "--results", tmp_path / "r.csv") == 0
@@ -144,6 +134,7 @@ def test_scheduler_that_cannot_be_is_refused(tmp_path, capsys, address):
 
 def test_runs_that_fail_are_named_with_their_logs_and_the_others_finish(scheduler, tmp_path, monkeypatch, capsys):
     """A learning rate that only the training finds to be too large, a damaged checkpoint, and a mistake in the code."""
+    with_few_metrics(monkeypatch)
     parts = (NO, SHORT | {"optimizer.learning_rate": [1e-3, 1e30]}), (FP, SHORT)
     words = "--config", grid(tmp_path / "g.yaml", *parts, name="fails"), "--scheduler", scheduler
     diverges, wrong = (Run(NO, f"fails/optimizer.learning_rate=1e+30,seed={seed}") for seed in (0, 1))
@@ -169,13 +160,6 @@ def test_runs_that_fail_are_named_with_their_logs_and_the_others_finish(schedule
     assert printed.err.count("failed: ") == 3
 
 
-# --- in processes
-
-
-def sweep(copy, *words):
-    return start(copy, sys.executable, "-m", "training.sweep", *words)
-
-
 def processes_of(sweep):
     """Return the processes of its session that are alive, but for itself."""
     found = []
@@ -199,12 +183,11 @@ def stopped(process, send, *command):
     until(lambda: not processes_of(process))
 
 
-def test_sweep_that_loses_a_worker_and_is_stopped_and_killed_ends_as_if_nothing_had_been(
-    copy, whole, scheduler, tmp_path, monkeypatch
-):
+def test_sweep_that_loses_a_worker_is_stopped_and_killed_ends_as_others(copy, whole, scheduler, tmp_path, monkeypatch):
+    with_few_metrics(monkeypatch)
     words = "--config", grid(tmp_path / "g.yaml", (NO, LONG), name="stopped"), "--workers"
     runs = [run_of("stopped", seed) for seed in (0, 1)]
-    process = sweep(copy, *words, 2)
+    process = start(copy, *START, *words, 2)
     until(lambda: all(epochs_written(run.curves_file) > 12 for run in runs), process)
     workers_of(process)[0].kill()  # its run goes on after the last checkpoint, in the other or in a new worker
     until(lambda: any(re.search(r"continues after \d+0 epochs", run.log_file.read_text()) for run in runs), process)
@@ -213,22 +196,17 @@ def test_sweep_that_loses_a_worker_and_is_stopped_and_killed_ends_as_if_nothing_
     assert f"stopped after {len(epochs(run))} epochs. To continue: bash " in run.log_file.read_text()
     assert read_checkpoint(run.last_checkpoint)["epochs_done"] == len(epochs(run)) > 10
 
-    begun, process = len(epochs(run)), sweep(copy, *words, 1)
+    begun, process = len(epochs(run)), start(copy, *START, *words, 1)
     until(lambda: epochs_written(run.curves_file) > begun, process)
     (worker,), met = workers_of(process), threading.Event()
     worker.suspend()
-
-    class Met(RunIsBusy):
-        def __init__(self, text):
-            super().__init__(text)
-            met.set()
 
     def kill_sweep():
         met.wait(300)
         process.kill()
         worker.resume()
 
-    monkeypatch.setattr("training.train.RunIsBusy", Met)
+    monkeypatch.setattr(RunIsBusy, "__init__", lambda *_: met.set())
     killer = threading.Thread(target=kill_sweep)
     killer.start()
     assert sweep_here(*words, 1, "--scheduler", scheduler) == 0  # waits for the run that another sweep trains
@@ -238,7 +216,8 @@ def test_sweep_that_loses_a_worker_and_is_stopped_and_killed_ends_as_if_nothing_
     assert all(is_as_whole(run) and run.metrics_file.exists() for run in runs)
 
 
-def test_sigterm_to_run_all_ends_all_of_it_with_the_command_that_continues(copy):
+def test_sigterm_to_run_all_ends_all_of_it_with_the_command_that_continues(copy, monkeypatch):
+    with_few_metrics(monkeypatch)
     record, _, seconds = evaluate_run(load_run(Run(ANALYTICAL)), SAMPLING, copy / "generated_artifacts/analytical/run1")
     record.write(seconds)  # or the analysis of the exact score would come first
     words = "bash", "run_all.sh", "--experiments", NO, "--workers", "1"

@@ -60,7 +60,6 @@ def without_drawing(patch):
 
 
 def without_figures(patch, *names):
-    """Let these functions make nothing."""
     for name in names:
         patch.setattr(f"utils.{name}", lambda *_: None)
 
@@ -99,7 +98,6 @@ def write_run(output, experiment, values, folder=None, run="run1", left_out=None
 
 
 def rows_of(path):
-    """Return the rows of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -73,7 +73,6 @@ class Chromium:
             self._receive()
 
     def resize(self, width: int, height: int = 900) -> None:
-        """Set the size of the page's window in pixels."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def evaluate(self, expression: str) -> Any:
@@ -92,19 +91,15 @@ class Chromium:
             time.sleep(0.05)
 
     def press(self, key: str) -> None:
-        """Press and release a key, as the keyboard would."""
         code = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "End": 35, "Home": 36, "Escape": 27}[key]
-        text = {"text": "\r"} if key == "Enter" else {}
-        for kind in ("keyDown", "keyUp"):
-            extra = text if kind == "keyDown" else {}
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra)
+        for kind, text in (("keyDown", {"text": "\r"} if key == "Enter" else {}), ("keyUp", {})):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
     def _receive(self, seconds=60):
         while b"\0" not in self._buffer:
             if not select.select([self._read], [], [], seconds)[0]:
                 raise TimeoutError(f"Chromium said nothing for {seconds} s")
-            part = os.read(self._read, 1 << 20)
-            if not part:
+            if not (part := os.read(self._read, 1 << 20)):
                 raise RuntimeError("Chromium ended")
             self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\0")
@@ -113,12 +108,10 @@ class Chromium:
         return message
 
     def _note(self, method, parameters):
+        level = parameters.get("type", parameters.get("entry", {}).get("level"))  # of the console, of the log
         if method == "Page.loadEventFired":
             self._loaded = True
         elif method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
-        elif method == "Runtime.exceptionThrown" or (
-            (method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"))
-            or (method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"))
-        ):
+        elif method == "Runtime.exceptionThrown" or level in ("error", "warning", "assert"):
             self.complaints.append(str(parameters))

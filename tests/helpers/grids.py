@@ -9,14 +9,9 @@ from conftest import active_environment, make_clone
 from subjects import FEW
 
 NO, FP = "no_regularizer", "fokker_planck_regularizer"
-SHORT = {
-    "max_epochs": 3,
-    "data.training_set_size": 512,
-    "data.validation_set_size": 128,
-    "early_stopping_patience": None,
-    "score_viewer.every_n_epochs": 1000000,
-    "score_viewer.field_every_n_epochs": 1000000,
-}
+SHORT = {"max_epochs": 3, "early_stopping_patience": None}
+SHORT |= {"data.training_set_size": 512, "data.validation_set_size": 128}
+SHORT |= dict.fromkeys(("score_viewer.every_n_epochs", "score_viewer.field_every_n_epochs"), 1000000)
 
 
 def grid(path, *parts, name="tried", seeds=(0, 1), **overrides):
@@ -28,10 +23,11 @@ def grid(path, *parts, name="tried", seeds=(0, 1), **overrides):
 
 
 def make_quick_clone(folder):
-    """Copy the repository; an evaluation takes few points and few samples there."""
+    """Copy the repository; an evaluation takes few points and few samples there, and two metrics are all."""
     make_clone(folder)
-    with (folder / "utils/evaluation/registry.py").open("a") as file:
-        file.write(f"\nfew = {FEW}\nEffort = lambda: few\n")
+    with (folder / "utils/evaluation/__init__.py").open("a") as file:
+        file.write(f"\nfrom utils.evaluation import registry as it\nfew = it.{FEW}\nit.Effort = lambda: few\n")
+        file.write("it.METRICS = {name: it.METRICS[name] for name in ('path_kl', 'stray_fraction')}\n")
     with (folder / "utils/score/samplers.py").open("a") as file:
         numbers = (f"    {name}: {type(value).__name__} = {value!r}\n" for name, value in SAMPLING)
         file.write("\nclass Sampling(Sampling):\n" + "".join(numbers))

@@ -37,8 +37,7 @@ def forked(words, number=0, epochs=0, wait=0.0):
             time.sleep(0.003)
         time.sleep(wait)
         os.kill(process, number)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    return status, Path("said.txt").read_text()
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), Path("said.txt").read_text()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ MIXTURES = [  # a Gaussian is (weight, width, positions)
 
 
 def make_mixture(gaussians=MIXTURES[1], permutation_symmetric=True):
-    """Return the mixture of these Gaussians."""
     keys = ("weight", "sigma_d", "equilibrium_relative_coordinates")
     blocks = [dict(zip(keys, gaussian, strict=True)) for gaussian in gaussians]
     return GaussianMixture(gaussians=blocks, permutation_symmetric=permutation_symmetric)
@@ -22,10 +21,9 @@ def make_mixture(gaussians=MIXTURES[1], permutation_symmetric=True):
 
 def for_laws(where=lambda law: True):
     """Run a test with each law, one Gaussian or several, symmetric or not, of which `where` is true."""
-    laws = [
-        make_problem(form, permutation_symmetric=symmetric) for form in [BASE, *OTHERS] for symmetric in (True, False)
-    ]
-    laws += [make_mixture(form, symmetric) for form in MIXTURES for symmetric in (True, False)]
+    both = (True, False)
+    laws = [make_problem(form, permutation_symmetric=symmetric) for form in [BASE, *OTHERS] for symmetric in both]
+    laws += [make_mixture(form, symmetric) for form in MIXTURES for symmetric in both]
     chosen = [law for law in laws if where(law)]
     names = [f"{law.type}-{law.shape}-{'not ' * (not law.permutation_symmetric)}symmetric" for law in chosen]
     return pytest.mark.parametrize("law", chosen, ids=names)

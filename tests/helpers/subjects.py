@@ -34,7 +34,6 @@ class Given(ScoreNetwork):
 
 
 def wrong_width(truth, sigma_d):
-    """Return the exact score of a problem of another width."""
     return AnalyticalScoreNetwork(truth.problem.model_copy(update={"sigma_d": sigma_d}), truth.schedule)
 
 

@@ -65,6 +65,5 @@ def outcome(folder):
 
 
 def differences(folder, other):
-    """Return which parts of the outcomes of two runs differ."""
     one, two = outcome(folder), outcome(other)
     return [key for key in one if not equal(one[key], two[key])]

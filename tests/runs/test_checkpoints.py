@@ -7,11 +7,10 @@ import shutil
 
 import pytest
 import torch
-from analysed import SMALL, leave_run, with_few_points, without_drawing
-from conftest import SHORT, copy_training, refused, restored_signals, use_training_folder
+from analysed import SMALL, analyse, leave_run, with_few_metrics, without_drawing
+from conftest import SHORT, refused
 from damage import DAMAGES, RunsCode, changed, flipped_weight, half, with_weights
 
-import analyse_experiments
 from training import train
 from utils.files import UserError
 from utils.runs.checkpoints import FORMAT_VERSION, BadCheckpoint, is_finished, load_run, load_score_network
@@ -24,19 +23,11 @@ WHOLE = ". best.ckpt beside it is whole: analyse_experiments.py can use it as it
 TAKEN = "taking last.ckpt beside it, the weights of the last epoch instead of the best"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run of four epochs, which tests copy."""
-    folder = copy_training(tmp_path_factory.mktemp("trained"))
-    with pytest.MonkeyPatch.context() as patch, restored_signals():
-        use_training_folder(folder, patch)
-        assert train.main(WORDS) == 0
-    return folder / "no_regularizer" / "output"
-
-
 @pytest.fixture
-def run(trained, training, signals_restored):
-    shutil.copytree(trained, training / "no_regularizer" / "output")
+def run(clone, training):
+    """A copy of a run of four epochs."""
+    output = "no_regularizer/output"
+    shutil.copytree(clone / "training" / output, training / output)
     return Run("no_regularizer")
 
 
@@ -57,19 +48,19 @@ def holds(network, state):
     return all(torch.equal(value, state[f"network.{name}"]) for name, value in network.state_dict().items())
 
 
-def test_network_of_a_run_is_the_one_in_its_best_checkpoint(left):
+def test_network_of_a_run_is_the_one_in_its_best_checkpoint_if_it_holds_numbers(left):
     left.last_checkpoint.unlink()
     network = load_score_network("no_regularizer")
     assert not network.training and holds(network, weights(left.best_checkpoint))
+    with_weights(left.best_checkpoint, lambda state: {name: torch.nan * state[name] for name in state})
+    with pytest.raises(UserError, match=r"best.ckpt: the weights .* are infinite or not a number"):
+        load_run(left)
 
 
-def test_analytical_network_needs_no_run_and_is_the_exact_score(truth, generator):
+def test_exact_score_needs_no_run_and_a_run_that_is_not_trained_is_named_with_its_command(training, truth, generator):
     network = load_score_network("analytical")
     x, t = torch.rand(20, 2, 1, generator=generator), torch.rand(20, generator=generator)
     assert not network.training and torch.equal(network(x, t), truth(x, t))
-
-
-def test_run_that_is_not_trained_yet_is_named_with_the_command(training):
     text = f"no_regularizer, run2: not trained yet; train it with: {Run('no_regularizer', 'run2').command}"
     with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
         load_score_network("no_regularizer", "run2")
@@ -114,12 +105,6 @@ def test_training_needs_more_than_weights_and_a_configuration_to_go_on(left, tra
     assert str(left.configuration_file) in said[0] and "--from-scratch" in said[1]
 
 
-def test_weights_that_are_no_numbers_are_named(left):
-    with_weights(left.best_checkpoint, lambda state: {name: torch.nan * state[name] for name in state})
-    with pytest.raises(UserError, match=r"best.ckpt: the weights .* are infinite or not a number"):
-        load_run(left)
-
-
 def test_missing_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_asked_for(run, capsys):
     run.best_checkpoint.unlink()
     with pytest.raises(BadCheckpoint, match=f"^{re.escape(str(run.best_checkpoint))}: missing$"):
@@ -127,19 +112,20 @@ def test_missing_best_checkpoint_is_named_and_the_last_one_taken_where_that_is_a
     assert load_run(run, fall_back=True).checkpoint == run.last_checkpoint
     assert capsys.readouterr().err == f"{run.best_checkpoint}: missing; {TAKEN}\n"
     assert train.main(WORDS) == 0
-    assert "finished its 4 epochs. Pictures and numbers" in capsys.readouterr().out
+    assert "run1: nothing to do, it finished its 4 epochs. Pictures and numbers" in capsys.readouterr().out
     run.last_checkpoint.unlink()
     with pytest.raises(UserError, match="not trained yet"):
         load_run(run, fall_back=True)
 
 
-def test_run_that_was_moved_goes_on_and_keeps_its_best_checkpoint(run, trained, capsys):
+def test_run_that_was_moved_goes_on_and_keeps_its_best_checkpoint(run, clone, capsys):
     callbacks = torch.load(run.last_checkpoint, weights_only=True)["callbacks"]
     state = next(state for name, state in callbacks.items() if name.startswith("ModelCheckpoint"))
-    assert state["dirpath"] == str(trained / "run1" / "checkpoints") != str(run.best_checkpoint.parent)
+    original = clone / "training" / "no_regularizer" / "output" / "run1" / "checkpoints" / "best.ckpt"
+    assert state["dirpath"] == str(original.parent) != str(run.best_checkpoint.parent)
     state |= dict.fromkeys(("best_model_score", "kth_value"), torch.tensor(0.0))  # which no epoch can beat
     changed(run.last_checkpoint, lambda checkpoint: checkpoint | {"callbacks": callbacks})
-    both = run.best_checkpoint, trained / "run1" / "checkpoints" / "best.ckpt"
+    both = run.best_checkpoint, original
     before = [path.read_bytes() for path in both]
     assert train.main(LONGER) == 0
     assert is_finished(run) and [path.read_bytes() for path in both] == before
@@ -189,20 +175,18 @@ def test_checkpoint_of_a_newer_version_says_so(run, training, capsys, version):
 
 
 def test_analysis_takes_the_last_checkpoint_and_keeps_what_it_cannot_make_anew(left, tmp_path, capsys, monkeypatch):
-    with_few_points(monkeypatch)
+    with_few_metrics(monkeypatch)
     without_drawing(monkeypatch)
-    monkeypatch.setattr("utils.reports.comparison.FIGURES", {})
-    output, number = tmp_path / "output", ("--number-of-samples", "60", "--time-steps", "10")
-    words = ["--output-dir", str(output), *number, "--experiments", "no_regularizer"]
+    output, words = tmp_path / "output", ("--experiments", "no_regularizer")
     flipped_weight(left.best_checkpoint)
-    assert analyse_experiments.main(words) == 0
+    assert analyse(output, *words) == 0
     said = re.escape(str(left.best_checkpoint)) + f": not a readable checkpoint: its record .* is damaged; {TAKEN}"
     assert re.search(said, capsys.readouterr().err)
     record = json.loads((output / "no_regularizer" / "run1" / "metrics.json").read_bytes())
     assert (record["checkpoint"], record["epochs"]) == ("last.ckpt", 4)
     assert "no_regularizer: best.ckpt is damaged" in (output / "index.html").read_text(encoding="utf-8")
     half(left.last_checkpoint)
-    assert analyse_experiments.main(words) == 1
+    assert analyse(output, *words) == 1
     said = [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines() if ".ckpt" in line]
     assert said == [str(left.best_checkpoint), str(left.last_checkpoint)]
     text = "no_regularizer, run1: what this page shows of it is older; it could not be analysed again"

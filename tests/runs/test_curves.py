@@ -27,15 +27,12 @@ def epochs(path):
     return read_curves(path)["epoch"].tolist()
 
 
-def test_what_is_written_is_read(path):
+def test_what_is_written_is_read_also_after_a_kill_in_the_middle_of_a_line(path, capsys):
+    """Killed while it wrote epoch 10, of which the "1" is on disk; the last checkpoint holds 8 epochs."""
     found = read_curves(path)
     assert tuple(found) == curves.COLUMNS and PATH_KL in found
     assert found["epoch"].tolist() == list(range(10)) and np.all(found[LOSS] == 0.5 + np.arange(10))
     assert np.all(np.isnan(found["regularizer/training"]))
-
-
-def test_curves_are_whole_after_a_kill_in_the_middle_of_a_line(path, capsys):
-    """Killed while it wrote epoch 10, of which the "1" is on disk; the last checkpoint holds 8 epochs."""
     with path.open("a") as file:
         file.write("1")
     assert epochs(path) == list(range(10)) and epochs_written(path) == 10
@@ -46,8 +43,11 @@ def test_curves_are_whole_after_a_kill_in_the_middle_of_a_line(path, capsys):
     weights = read_curves(path)["regularizer/training"]
     assert math.isnan(weights[7]) and weights[8] == 1
     Curves(path, 0)  # from the start
-    assert path.read_text() == HEADING + "\n"
-    assert capsys.readouterr().err == ""
+    assert path.read_text() == HEADING + "\n" and capsys.readouterr().err == ""
+    path.unlink()
+    assert epochs_written(path) == 0
+    Curves(path, 10)
+    assert "10 of 10 epochs" in capsys.readouterr().err
 
 
 DAMAGES = {  # what is written over the file -> what is said of it, and how many epochs are left
@@ -60,9 +60,8 @@ DAMAGES = {  # what is written over the file -> what is said of it, and how many
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_named_and_a_training_goes_on(path, capsys, damage):
-    change, text, left = DAMAGES[damage]
+@pytest.mark.parametrize(("change", "text", "left"), DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_named_and_a_training_goes_on(path, capsys, change, text, left):
     path.write_bytes(change(path.read_text()))
     with pytest.raises(UserError, match=f"curves.csv: {text}"):
         read_curves(path)
@@ -70,9 +69,3 @@ def test_damage_is_named_and_a_training_goes_on(path, capsys, damage):
     said = capsys.readouterr().err
     assert said == "" if left == 10 else f"curves.csv: {10 - left} of 10 epochs are damaged or missing" in said
     assert epochs(path) == [*(range(10) if left == 10 else [e for e in range(10) if left and e != 4]), 10]
-
-
-def test_missing_file_is_said_and_a_training_goes_on(tmp_path, capsys):
-    assert epochs_written(tmp_path / "curves.csv") == 0
-    Curves(tmp_path / "curves.csv", 10)
-    assert "10 of 10 epochs" in capsys.readouterr().err

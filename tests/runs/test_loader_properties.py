@@ -3,6 +3,8 @@
 The cases are the same in every run. Others: `pytest tests/runs/test_loader_properties.py --hypothesis-profile=wide`.
 """
 
+from functools import reduce
+from operator import getitem
 from string import ascii_lowercase
 
 import yaml
@@ -24,6 +26,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=6,
 )
+RATES, PLACES = st.floats(0, exclude_min=True, allow_infinity=False), st.floats(0, 1, exclude_max=True)
 few = settings(max_examples=settings().max_examples // 8)
 
 
@@ -48,10 +51,7 @@ def test_any_value_in_a_file_is_taken_or_refused(tmp_path_factory, changes):
     content = yaml.safe_load(yaml.safe_dump(CONTENT))
     for key, value in changes.items():
         *blocks, last = key.split(".")
-        block = content
-        for name in blocks:
-            block = block[name]
-        block[last] = value
+        reduce(getitem, blocks, content)[last] = value
     path = tmp_path_factory.getbasetemp() / "config.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
     assert is_taken_or_refused(lambda: read_configuration(path))
@@ -66,12 +66,8 @@ def test_any_file_is_taken_or_refused(tmp_path_factory, content):
 
 
 @few
-@given(
-    st.floats(0, exclude_min=True, allow_infinity=False), st.floats(0, 1, exclude_max=True), st.integers(0, 2**63 - 1)
-)
-def test_any_numbers_are_the_same_after_writing_and_reading_and_on_the_command_line(
-    tmp_path_factory, rate, place, seed
-):
+@given(RATES, PLACES, st.integers(0, 2**63 - 1))
+def test_numbers_are_the_same_after_writing_and_reading_and_on_the_command_line(tmp_path_factory, rate, place, seed):
     positions = f"toy_problem.equilibrium_relative_coordinates=[[{place!r}]]"
     taken = configure(EXPERIMENT, [f"optimizer.learning_rate={rate!r}", positions, f"seed={seed}"])
     assert (taken.optimizer.learning_rate, taken.seed) == (rate, seed)

@@ -111,13 +111,19 @@ def test_file_that_is_no_configuration_is_named_with_the_line(training, monkeypa
     assert not (training / "marker").exists()
 
 
-def test_every_fault_gets_its_line_with_the_layer_that_it_is_from(training):
-    (training.parent / SPECIFIC).write_text("data: {batch_size: a}\nregularizer: null\nmax_epochs: 0\n")
+def test_every_fault_gets_its_line_with_the_layer_that_it_is_from_and_so_does_a_missing_file(training):
+    path = training.parent / SPECIFIC
+    path.write_text("data: {batch_size: a}\nregularizer: null\nmax_epochs: 0\n")
     assert complaint(["sed=1", "max_epochs=-1"]) == [
         "command line: max_epochs: should be greater than or equal to 1, given -1",
         "command line: sed: unknown key (did you mean seed?), given 1",
         f'{SPECIFIC}: data.batch_size: {INTEGER} "a"',
     ]
+    path.unlink()
+    with pytest.raises(UserError, match=f"^{path}: No such file or directory$"):
+        read_configuration(path)
+    path.mkdir()
+    assert complaint() == [f"{path}: Is a directory"]
 
 
 @pytest.mark.parametrize(
@@ -139,32 +145,12 @@ def test_bad_setting_in_a_file_is_named_with_the_file(training, file, old, new, 
     assert said.startswith(f"{file}: {start}")
 
 
-def test_file_that_is_a_folder_or_not_there_is_named(training):
-    path = training.parent / SPECIFIC
-    path.unlink()
-    with pytest.raises(UserError, match=f"^{path}: No such file or directory$"):
-        read_configuration(path)
-    path.mkdir()
-    assert complaint() == [f"{path}: Is a directory"]
-
-
 WORDS = {  # as they stand in a file -> as they are read
     **{"010": 10, "+5": 5, "1e-3": 0.001, "1E5": 1e5, "5.": 5.0, "-.5": -0.5, "-.inf": -float("inf"), "5  # five": 5},
-    **{
-        "true": True,
-        "False": False,
-        "TRUE": True,
-        "null": None,
-        "~": None,
-        "": None,
-        "Null": None,
-        "9" * 99: 10**99 - 1,
-    },
-    **{
-        word: word
-        for word in ("yes", "no", "on", "Off", "y", "N", "tRue", "0x10", "0o17", "1_000", "1:30", "2020-01-01")
-    },
-    **{word: word for word in ("1e", "e5", "1.2.3", "--1", ".", "inf", "nan", "a b", "=", "<<", "9" * 101, E_ACUTE)},
+    **{"true": True, "False": False, "TRUE": True, "null": None, "~": None, "": None, "Null": None},
+    **{word: word for word in ("yes", "no", "on", "Off", "y", "N", "tRue", "0x10", "0o17", "1_000", "1:30")},
+    **{word: word for word in ("2020-01-01", "1e", "e5", "1.2.3", "--1", ".", "inf", "nan", "a b", "=", "<<", E_ACUTE)},
+    **{"9" * 99: 10**99 - 1, "9" * 101: "9" * 101},
     **{"'5'": "5", '"true"': "true", "''": "", '"\\u0041"': "A", "|\n    5\n": "5\n", "[]": [], "{}": {}},
     **{"[1, a, ~, [.5]]": [1, "a", None, [0.5]], "{a: 1, 2: yes}": {"a": 1, "2": "yes"}},
 }
@@ -179,21 +165,13 @@ def test_words_without_quotes_are_numbers_true_false_null_or_text(tmp_path, word
         assert found == WORDS[word] and type(found) is type(WORDS[word])
 
 
-def test_layers_merge_deeply_and_the_last_word_counts(training):
+def test_layers_merge_deeply_the_last_word_counts_and_another_type_discards_the_keys_of_the_old_one(training):
     text = "regularizer: null\ndata: {batch_size: 7, training_set_size: 70}\nseed: 7\n"
     (training.parent / SPECIFIC).write_text(text)
     plain, ours = configure("analytical"), configure("no_regularizer", ["data={batch_size: 8}", "max_epochs=010"])
     data = plain.data.model_copy(update={"batch_size": 8, "training_set_size": 70})
     assert ours == plain.model_copy(update={"seed": 7, "max_epochs": 10, "data": data})
-
-
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        (["scheduler.type=constant"], {"type": "constant"}),
-        (["scheduler={type: constant}"], {"type": "constant"}),
-        (["scheduler.type=plateau", "scheduler.patience=3"], {"type": "plateau", "patience": 3, "factor": 0.9}),
-    ],
-)
-def test_another_type_discards_the_keys_of_the_old_one(overrides, expected):
-    assert configure("no_regularizer", overrides).scheduler.model_dump() == expected
+    for word in ("scheduler.type=constant", "scheduler={type: constant}"):
+        assert configure("no_regularizer", [word]).scheduler.model_dump() == {"type": "constant"}
+    again = configure("no_regularizer", ["scheduler.type=plateau", "scheduler.patience=3"]).scheduler
+    assert again.model_dump() == {"type": "plateau", "patience": 3, "factor": 0.9}

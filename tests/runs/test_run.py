@@ -57,14 +57,10 @@ def test_runs_of_a_sweep_are_those_that_were_begun(training):
 def test_version_is_that_of_the_codes_own_git_or_unknown(training, monkeypatch):
     """A copy without .git inside another repository, say of a person's home folder, is not of that one's version."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(training.parent.parent))
-
-    def commit(folder):
-        who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
-        for words in (("init",), ("add", "."), (*who, "commit", "-m", "all")):
-            subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
-
     assert code_version() == "unknown"
-    commit(training.parent)
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+    for words in (("init",), ("add", "."), (*who, "commit", "-m", "all")):
+        subprocess.run(["git", "-C", str(training.parent), *words], check=True, capture_output=True)
     version = code_version()
     assert len(version) >= 7 and set(version) <= set("0123456789abcdef")
     (training / "base_config.yaml").write_text("seed: 1\n")

@@ -48,29 +48,22 @@ def test_run_is_called_by_its_name_and_competes_unless_it_knows_the_answer(recor
         assert (other.title, [other.competes, other.is_control]) == (title, kind)
 
 
-def test_record_written_is_the_one_read_to_six_digits(record):
+@pytest.mark.parametrize("word", ["noise_schedule.sigma_max=0.3", f"{POSITIONS}=[[0.123456789], [0.99999999]]"])
+def test_facts_are_read_as_they_were_written(record, word):
+    """By them an analysis knows whether it was made of the same run; so no setting may lose a digit.
+
+    The second has more digits than other numbers get; rounded, it would be refused.
+    """
+    record = dataclasses.replace(record, facts=facts(words=[word]))
+    again = read(record)
+    assert again.facts == record.facts | {"wall_clock_seconds": {"sampling": 1.0, "metrics": 2.5, "total": 3.5}}
+    assert again.problem == configure("no_regularizer", [word]).problem and again.problem_in_words == word
+
+
+def test_numbers_are_read_to_six_digits_of_json_that_explains_them(record):
     again = read(record)
     assert again.estimates == record.estimates | {"path_kl": Estimate(0.123457, 0.01, 20_000)}
     assert (again.curves, again.left_out, again.folder) == (record.curves, record.left_out, record.folder)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["noise_schedule.sigma_max=0.3"],
-        [f"{POSITIONS}=[[0.123456789], [0.99999999]]"],  # more digits than numbers have; rounded, it would be refused
-    ],
-)
-def test_facts_are_read_as_they_were_written(record, words):
-    """By them an analysis knows whether it was made of the same run; so no setting may lose a digit."""
-    record = dataclasses.replace(record, facts=facts(words=words))
-    again = read(record)
-    assert again.facts == record.facts | {"wall_clock_seconds": {"sampling": 1.0, "metrics": 2.5, "total": 3.5}}
-    assert again.problem == configure("no_regularizer", words).problem and again.problem_in_words == words[0]
-
-
-def test_file_is_json_that_explains_its_numbers(record):
-    read(record)
     text = (record.folder / "metrics.json").read_text(encoding="utf-8")
     assert "Infinity" not in text and "NaN" not in text  # which are no JSON
     metrics, about = json.loads(text)["metrics"], dataclasses.asdict(registry.METRICS["path_kl"])

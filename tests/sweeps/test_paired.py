@@ -41,9 +41,6 @@ def test_one_seed_or_a_value_that_is_not_finite_has_no_interval(values):
         assert math.isnan(found.half_width) and math.isnan(found.p_value) and not found.is_not_zero
 
 
-# --- groups
-
-
 def test_groups_are_paired_with_the_same_training_without_regularizer():
     frozen = make_rows(0, overrides=["data.fresh_noise=false"])
     rows = make_rows(1.0, 0.5, 0) + frozen

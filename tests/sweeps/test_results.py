@@ -21,7 +21,7 @@ def row(*overrides, **values):
     return row_of(make_record(FOKKER_PLANCK, *overrides, **values))
 
 
-def test_what_is_written_is_read_back_with_standard_errors(path):
+def test_what_is_written_is_read_back_with_standard_errors_but_not_for_another_sampling(path):
     one = row("regularizer.weight=0.5", path_kl=Estimate(0.25, 0.125, 9), radial_ks=Estimate(1.0, None, 3))
     other = row("seed=3", "data={batch_size: 64}")
     write_results(path, [one, other])
@@ -32,6 +32,8 @@ def test_what_is_written_is_read_back_with_standard_errors(path):
     assert (found[other["key"]]["path_kl"], other["training_seed"]) == ("", "3")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # as a spreadsheet saves it
     assert read_results(path, SAMPLING) == found
+    with pytest.raises(UserError, match=r"results\.csv: time_steps is 10 there and 100 now; give the same, or another"):
+        read_results(path, SAMPLING.model_copy(update={"time_steps": 100}))
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -52,36 +54,22 @@ def test_old_rows_have_no_value_of_a_newer_metric_and_keep_those_of_one_that_is_
     assert group.mean("path_kl").value == 1.5 and math.isnan(group.mean("added").half_width)
 
 
-def test_other_sampling_is_refused(path):
-    write_results(path, [row()])
-    with pytest.raises(UserError, match=r"results\.csv: time_steps is 10 there and 100 now; give the same, or another"):
-        read_results(path, SAMPLING.model_copy(update={"time_steps": 100}))
+def test_cell_that_is_no_number_is_named_with_its_line(path):
+    wrong = ("path_kl", "x"), ("path_kl", "1,5"), ("epochs", "many"), ("weight", "1e"), ("training_seed", "-")
+    for column, value in wrong:
+        write_results(path, [row("seed=1", path_kl=1.0), row(path_kl=1.0) | {column: value}])
+        with pytest.raises(UserError, match=f"results.csv, line 3: {column}: should be a number, given '{value}'"):
+            read_results(path, SAMPLING)
 
 
-WRONG = [("path_kl", "x"), ("path_kl", "1,5"), ("epochs", "many"), ("weight", "1e"), ("training_seed", "-")]
-
-
-@pytest.mark.parametrize(("column", "value"), WRONG)
-def test_cell_that_is_no_number_is_named_with_its_line(path, column, value):
-    write_results(path, [row("seed=1", path_kl=1.0), row(path_kl=1.0) | {column: value}])
-    with pytest.raises(UserError, match=f"results.csv, line 3: {column}: should be a number, given '{value}'"):
-        read_results(path, SAMPLING)
-
-
-@pytest.mark.parametrize("content", [b"", b"name,size\na,1\n", b"\xff\xfe\x00", b'key,"\n'])
-def test_file_that_is_no_table_of_results_is_named(path, content):
+def test_file_that_is_no_table_of_results_and_row_of_another_length_are_named(path):
     assert read_results(path, SAMPLING) == {}  # no file is no row
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"results\.csv: it is no table of results"):
-        read_results(path, SAMPLING)
-
-
-def test_row_of_another_length_is_named(path):
     write_results(path, [row(path_kl=1.0)])
-    whole = path.read_text()
-    path.write_text(f"{whole[:-1]},more\n")
-    with pytest.raises(UserError, match=r"results\.csv, line 2: it has more cells than the heading"):
-        read_results(path, SAMPLING)
-    path.write_text(whole[: whole.rindex(",", 0, -30)])  # what a full disk or a hand may leave
-    with pytest.raises(UserError, match=r"results\.csv"):
-        read_results(path, SAMPLING)
+    whole = path.read_bytes()
+    longer, cut = whole[:-1] + b",more\n", whole[: whole.rindex(b",", 0, -30)]  # as a full disk or a hand may leave it
+    damages = dict.fromkeys((b"", b"name,size\na,1\n", b"\xff\xfe\x00", b'key,"\n'), ": it is no table of results")
+    damages |= {longer: ", line 2: it has more cells than the heading", cut: ""}
+    for content, said in damages.items():
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"results\.csv{said}"):
+            read_results(path, SAMPLING)

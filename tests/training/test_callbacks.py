@@ -7,17 +7,15 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
-from trained import SMALL, events, train, values
+from trained import SMALL, events, train
 
 from training.callbacks import SAVE_EVERY_N_EPOCHS, AtomicCheckpointIO
-from training.lightning_module import MONITOR, ScoreMatching
+from training.lightning_module import ScoreMatching
 from training.train import train as train_run
 from utils.files import UserError
 from utils.runs.checkpoints import read_checkpoint
@@ -51,16 +49,6 @@ def test_training_without_pictures_imports_nothing_that_draws(monkeypatch):
 
 
 @pytest.mark.usefixtures("training")
-def test_best_checkpoint_is_the_one_with_the_lowest_validation_loss():
-    assert train("max_epochs=12", "optimizer.learning_rate=0.1") == 0
-    run = Run("no_regularizer")
-    validation = values(events(run.folder)[0][MONITOR])
-    best = validation.index(min(validation))
-    assert best < 11  # or this would say nothing
-    assert torch.load(run.best_checkpoint)["epochs_done"] == best + 1
-
-
-@pytest.mark.usefixtures("training")
 def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
     """Or a run that is killed then has a gap in its curves. A thread writes them, and the disk may be slow."""
     save, write, found = AtomicCheckpointIO.save_checkpoint, RecordWriter.write, []
@@ -80,20 +68,18 @@ def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
     assert found == [(epochs, epochs) for epochs in (SAVE_EVERY_N_EPOCHS, SAVE_EVERY_N_EPOCHS + 2)]
 
 
-# --- a clean end
-
-
 @pytest.mark.usefixtures("training")
-@pytest.mark.parametrize("call", [lambda fit: fit(), lambda fit: ThreadPoolExecutor(1).submit(fit).result()])
-def test_training_stops_after_the_epoch_in_which_it_is_asked_to_in_any_thread(monkeypatch, capsys, call):
+def test_training_stops_after_the_epoch_in_which_it_is_asked_to_and_keeps_its_end(monkeypatch, capsys):
+    """It is asked to in another thread, as a sweep does."""
     stop, run = threading.Event(), Run("no_regularizer")
-    fit = partial(train_run, run, configure("no_regularizer", [*SMALL, "max_epochs=4"]), stop=stop)
+    configuration, longer = (configure("no_regularizer", [*SMALL, f"max_epochs={epochs}"]) for epochs in (4, 6))
     monkeypatch.setattr(ScoreMatching, "on_train_epoch_start", lambda module: module.current_epoch == 1 and stop.set())
-    assert call(fit) == 1
+    assert ThreadPoolExecutor(1).submit(train_run, run, configuration, stop=stop).result() == 1
     assert f"{run.title}: stopped after 2 epochs. To continue: {run.command}\n" in capsys.readouterr().out
     assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 2
-    stop.clear()
-    assert call(fit) == 0
+    with pytest.raises(UserError, match="max_epochs: 4 in the run, 6 now"):
+        train_run(run, longer)
+    assert train_run(run, configuration) == 0
 
 
 @pytest.mark.usefixtures("training")
@@ -104,7 +90,7 @@ def test_signal_handlers_are_what_they_were_after_a_training():
         assert train_run(run, configure("no_regularizer", [*SMALL, "max_epochs=1"])) == 0
         with pytest.raises(UserError, match="infinite"):
             train_run(run, configure("no_regularizer", [*SMALL, "optimizer.learning_rate=1e25"]), from_scratch=True)
-        assert [signal.getsignal(number) for number in numbers] == [signal.SIG_IGN, signal.SIG_IGN]
+        assert [*map(signal.getsignal, numbers)] == [signal.SIG_IGN, signal.SIG_IGN]
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.physics.torus import CROSSOVER_SIGMA, wrap, wrapped_normal_log_density, wrapped_normal_score
+from utils.physics.torus import CROSSOVER_SIGMA, wrapped_normal_log_density, wrapped_normal_score
 
 SIGMAS = [0.001, 0.01, 0.1, 0.2, 0.3, CROSSOVER_SIGMA - 1e-9, CROSSOVER_SIGMA, 0.5, 1.0, 3.0]
 
@@ -16,11 +16,6 @@ def brute_force(u, sigma):
     weights = np.exp(exponents - exponents.max(1, keepdims=True))
     log_density = np.log(weights.sum(1)) + exponents.max(1) - np.log(np.sqrt(2 * np.longdouble(np.pi)) * sigma)
     return log_density, -(weights * u).sum(1) / weights.sum(1) / np.longdouble(sigma) ** 2
-
-
-@pytest.mark.parametrize("x", [-1e-9, -1.0, 0.0, 1.0, 2.5, 1e6, -1e-45])
-def test_wrap_stays_below_one(x):
-    assert 0 <= wrap(torch.tensor(x)) < 1
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)

@@ -174,20 +174,28 @@ def test_trajectories_lie_on_the_grid_and_start_there(problem, schedule, generat
     assert u.var().item() == pytest.approx(1, abs=4 * (2 / u.numel()) ** 0.5)
 
 
-def test_kernel_score_loss_is_the_squared_gap_less_a_constant(truth, problem, schedule, generator):
-    """Its difference between two networks, with a common guide and noise, is that of |N - N*|^2."""
-    x, t = noised(problem, schedule, 200, generator)
-    regularizer = Consistency(weight=1.0, points="noised", guide="analytical")
+@pytest.mark.parametrize("loss", ["kernel_score", "martingale_product"])
+@pytest.mark.parametrize("guide", [None, "analytical"])
+def test_consistency_losses_are_their_formulas_and_no_gradient_passes_through_trajectories(
+    loss, guide, truth, problem, schedule, generator
+):
+    """N^2 - 2 N N*, or the product of the gaps along two trajectories; guided ones are all of the exact score."""
+    network, (x, t) = make_network(schedule).double(), noised(problem, schedule, 200, generator)
+    regularizer = Consistency(weight=1.0, points="noised", loss=loss, guide=guide)
     start, times = regularizer.start(truth, x, t, torch.Generator().manual_seed(0))
     same = torch.Generator().manual_seed(0)
     torch.randn(x.shape, generator=same, dtype=x.dtype)  # what `start` drew
-    ends = predictor_corrector(truth, start, times, generator=same)
-    later, earlier = (schedule.sigma(time)[:, None, None] for time in (times[-1], times[0]))
-    target = later * wrapped_normal_score(displacement(start, ends), (later**2 - earlier**2).sqrt())
-    networks = make_network(schedule).double(), make_network(schedule, seed=5).double()
-    losses = [value(regularizer, network, x, t, truth) for network in networks]
-    squares = [(network(start, times[-1]) - target).square().mean() for network in networks]
-    assert torch.allclose(losses[0] - losses[1], squares[0] - squares[1], rtol=1e-9, atol=1e-12)
+    mover = truth if guide else network
+    ends = [predictor_corrector(mover, start, times, generator=same).detach() for _ in range(2)]
+    output, (later, earlier) = network(start, times[-1]), schedule.sigma(times[[-1, 0]])[..., None, None]
+    target = later * wrapped_normal_score(displacement(start, ends[0]), (later**2 - earlier**2).sqrt())
+    first, second = (later * network.score(end, times[0]) - output for end in ends)
+    expected = (output.square() - 2 * output * target if loss == "kernel_score" else first * second).mean()
+    found = value(regularizer, network, x, t, truth)
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+    gradients = (torch.autograd.grad(one, list(network.parameters())) for one in (found, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_one_step_and_steps_that_do_not_fit_are_refused():
@@ -220,34 +228,6 @@ def test_no_gradient_reaches_the_truth_the_guide_or_the_trajectory(regularizer, 
     x, t = noised(problem, schedule, 16, generator)
     loss = value(regularizer, make_network(schedule).double(), x, t, guide)
     assert torch.autograd.grad(loss, guide.factor, allow_unused=True) == (None,)
-
-
-def test_trajectory_of_the_network_itself_passes_no_gradient(truth, problem, schedule, generator):
-    """d loss / d factor of N = factor N_exact is that of 2 (N^2 - N N*), with N* held fixed."""
-    network = Scaled(truth)
-    x, t = noised(problem, schedule, 16, generator)
-    loss = value(Consistency(weight=1.0, points="noised"), network, x, t, truth)
-    (slope,) = torch.autograd.grad(loss, network.factor)
-    fixed = Consistency(weight=1.0, points="noised", guide="analytical")  # the same trajectories, from outside
-    (expected,) = torch.autograd.grad(value(fixed, network, x, t, truth), network.factor)
-    assert torch.allclose(slope, expected, rtol=1e-12)
-
-
-def test_guided_gap_does_not_start_with_the_networks_own_step(truth, problem, schedule, generator):
-    """A network that is 0 where trajectories start, and exact later: guided, they are those of the exact score."""
-    x, t = noised(problem, schedule, 200, generator)[0], torch.full((200,), 0.605).double()
-    guided = Consistency(weight=1.0, points="uniform", loss="martingale_product", guide="analytical")
-    start = guided.start(truth, x, t, generator)[1][-1]
-
-    class Late(Zero):
-        def normalised_score(self, x, t):
-            return torch.where((t < start)[:, None, None], truth(x, t), super().normalised_score(x, t))
-
-    gaps, exact = (
-        guided.gaps(network, x, t, truth=truth, generator=torch.Generator().manual_seed(0))[0]
-        for network in (Late(schedule, (2, 1)), truth)
-    )
-    assert torch.allclose(gaps, exact + truth(x, start), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("regularizer", [r for r in ALL if isinstance(r, FokkerPlanck | Consistency)], ids=repr)

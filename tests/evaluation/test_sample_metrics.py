@@ -7,10 +7,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 from conftest import BASE, OTHERS, make_problem
-from mixtures import MIXTURES, make_mixture
+from mixtures import make_mixture
 from networks import near
-from scipy.stats import chi
-from subjects import PROBLEMS, exact_samples, make_subject, seeded, widened
+from subjects import exact_samples, make_subject, seeded, widened
 
 from utils.evaluation import sample_metrics as metrics
 from utils.evaluation.estimates import NoValue
@@ -24,21 +23,6 @@ def two_gaussians(schedule, weights=(1.0, 4.0), widths=(0.01, 0.03), positions=(
     """The exact score of a mixture of one atom in one dimension."""
     gaussians = [(weight, width, [[x]]) for weight, width, x in zip(weights, widths, positions, strict=True)]
     return AnalyticalScoreNetwork(make_mixture(gaussians), schedule)
-
-
-@pytest.mark.parametrize("problem", [*PROBLEMS, make_mixture(MIXTURES[0]), make_mixture(MIXTURES[3])])
-def test_exact_samples_pass_every_test_of_samples(problem, schedule):
-    truth = AnalyticalScoreNetwork(problem, schedule)
-    x, data = exact_samples(truth, 3_000), problem.sample(1_000, seeded(5))
-    subject = make_subject(truth, truth, x, training_set=data, seed=3)
-    assert metrics.radial_ks(subject).interval[0] == 0 and metrics.radial_p_value(subject).value > 1e-3
-    assert metrics.stray_fraction(subject)[0].value == 0 and near(metrics.width_ratio(subject), 1)
-    if len(problem.modes()) > 1:
-        assert near(metrics.mode_occupancy(subject), 1) and metrics.mode_occupancy_p_value(subject).value > 1e-3
-    assert near(metrics.law_drift(subject)[0], 0) and near(metrics.nearest_neighbour_ratio(subject), 1)
-    assert metrics.radial_p_value(make_subject(truth, truth, widened(truth, x, 1.2))).value < 1e-6
-    copies = make_subject(truth, truth, data.repeat(3, 1, 1), training_set=data)
-    assert metrics.nearest_neighbour_ratio(copies).value < 1e-3
 
 
 def test_a_mixture_is_told_from_one_with_its_weights_or_widths_exchanged(schedule):
@@ -68,13 +52,8 @@ def test_overlapping_modes_have_no_occupancy_and_no_radial_distribution(factor, 
 
 def test_of_four_atoms_in_three_dimensions_no_exact_sample_is_a_stray(schedule):
     """The norm of 12 components exceeds five widths for 1.5 % of the samples; the stray radius grows with them."""
-    problem = make_problem([[i / 4, i / 4, 0.5] for i in range(4)])
-    truth = AnalyticalScoreNetwork(problem, schedule)
-    x = exact_samples(truth, 5_000)
-    beyond = metrics.radii(problem, x, schedule.sigma(torch.tensor(0.0))) > 5
-    share = chi(12).sf(5)
-    assert share > 0.014 and abs(beyond.double().mean() - share) < 4 * math.sqrt(share / len(x))
-    found, _ = metrics.stray_fraction(make_subject(truth, truth, x))
+    truth = AnalyticalScoreNetwork(make_problem([[i / 4, i / 4, 0.5] for i in range(4)]), schedule)
+    found, _ = metrics.stray_fraction(make_subject(truth, truth, exact_samples(truth, 5_000)))
     assert found.value == 0 and found.interval[1] < 1e-3  # 4 in a million are expected
 
 

@@ -128,8 +128,9 @@ def test_strays_are_no_ones_neighbours_and_those_across_the_seam_are(truth, sche
             metric(make_subject(truth, truth, strays))
 
 
-def test_radial_interval_leaves_out_0_where_the_p_value_is_below_5_percent(truth):
-    """Exact and slightly wide radii: for many points the band is that of Kolmogorov's test."""
+def test_radial_interval_leaves_out_0_where_the_p_value_is_below_5_percent_and_the_distance_is_known(truth):
+    """Exact and slightly wide radii: for many points the band is that of Kolmogorov's test. The laws of r for
+    widths 1 and w are furthest apart where their densities cross, at r^2 = 4 w^2 ln w / (w^2 - 1)."""
     decided = []
     for width, seed in itertools.product((1.0, 1.03, 1.06), range(40)):
         x = truth.problem.modes()[:1] + width * SIGMA_0 * torch.randn(1_000, 2, 1, generator=seeded(seed))
@@ -138,6 +139,10 @@ def test_radial_interval_leaves_out_0_where_the_p_value_is_below_5_percent(truth
         if abs(p_value - 0.05) > 0.005:
             decided.append((metrics.radial_ks(subject).interval[0] > 0, p_value < 0.05))
     assert all(left_out == small for left_out, small in decided) and {small for _, small in decided} == {True, False}
+    for w in (1.06, 1.5):
+        crossing, x = 4 * w**2 * math.log(w) / (w**2 - 1), widened(truth, exact_samples(truth, 6_000), w)
+        distance = metrics.radial_ks(make_subject(truth, truth, x))
+        assert near(distance, math.exp(-crossing / (2 * w**2)) - math.exp(-crossing / 2))
 
 
 @pytest.mark.parametrize("coordinates", [BASE, *OTHERS])

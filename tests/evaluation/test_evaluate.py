@@ -16,11 +16,11 @@ from utils.evaluation.estimates import BINS, Estimate
 from utils.evaluation.registry import METRICS, evaluate
 from utils.evaluation.sample_metrics import transport_distance
 from utils.evaluation.score_metrics import MEMORY_TIMES
-from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule
+from utils.physics.noise_schedule import ExponentialSchedule
 from utils.score.networks import AnalyticalScoreNetwork
 from utils.score.samplers import Sampling
 
-SCHEDULE = ExponentialSchedule(sigma_min=0.001, sigma_max=0.2)
+SCHEDULE, LINEAR = SCHEDULES
 
 
 def drawn(network, problem, steps=20, start="uniform"):
@@ -29,7 +29,7 @@ def drawn(network, problem, steps=20, start="uniform"):
 
 EXACT = [(law, SCHEDULE) for law in (make_problem(), make_problem(permutation_symmetric=False))]
 EXACT += [(make_mixture(MIXTURES[0]), SCHEDULE), (make_mixture(MIXTURES[3]), SCHEDULE)]
-EXACT += [(law, SCHEDULES[1]) for law in (make_problem([[0.4]]), PROBLEMS[2], make_mixture())]
+EXACT += [(law, LINEAR) for law in (make_problem([[0.4]]), PROBLEMS[2], make_mixture())]
 
 
 @pytest.mark.parametrize(("problem", "schedule"), EXACT)
@@ -122,7 +122,6 @@ def test_stated_errors_are_the_spread_over_seeds_and_halve_their_square_with_twi
     assert wrong == {}
 
 
-LINEAR = LinearSchedule(sigma_min=0.01, sigma_max=0.2)
 CASES = [(problem, SCHEDULE, True) for problem in PROBLEMS]
 CASES += [(make_problem(), LINEAR, False), (make_mixture(), LINEAR, False)]
 

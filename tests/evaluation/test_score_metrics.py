@@ -95,18 +95,16 @@ def test_distance_from_memory_is_taken_where_the_noised_training_set_is(truth, m
     """One point, a = (0.02, -0.01) from a mode, twice with its relabelling: E|N_e|^2 = 1 and, since nothing wraps or
     overlaps, E|N|^2 = sigma^2 (|a|^2 / 2 + sigma^2) / width^4."""
     monkeypatch.setattr(metrics, "MEMORY_TIMES", (0.3,))
-    subject = make_subject(
-        Zero(truth.schedule, (2, 1)), truth, training_set=torch.tensor([[[0.27], [0.74]]]), memory=3_000
-    )
+    point = torch.tensor([[[0.27], [0.74]]])
+    subject = make_subject(Zero(truth.schedule, (2, 1)), truth, training_set=point, memory=3_000)
     variance = truth.schedule.sigma(torch.tensor(0.3)).item() ** 2
     exact = variance * ((0.02**2 + 0.01**2) / 2 + variance) / (0.01**2 + variance) ** 2
     found = metrics.distance_from_memory(subject)
     assert near(found, 1 / (1 + exact)) and found.standard_error < 0.0125 and found.number_of_points == 3_000
 
 
-@pytest.mark.parametrize("centre", [0.5, 0.0])
+@pytest.mark.parametrize("centre", [0.5, 0.0])  # 0.0: across the seam
 def test_empirical_score_is_the_gradient_of_the_mixture_of_kernels(centre, schedule):
-    """Across the seam as well."""
     centres = centre + 0.02 * torch.randn(20, 2, 2, generator=seeded()).double()
     x, t = centre + 0.02 * torch.randn(10, 2, 2, generator=seeded(1)).double(), torch.full((10,), 0.45).double()
     x.requires_grad_()

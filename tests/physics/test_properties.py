@@ -71,10 +71,10 @@ def test_wrap_is_in_the_cell_and_the_displacement_is_the_nearest_image(one, othe
     assert abs(back - round(back)) < 4 * torch.finfo(dtype).eps  # two sums of numbers below 2
 
 
-@some
 @given(laws(), st.data(), WIDTHS, DTYPES)
-def test_law_is_finite_periodic_and_symmetric_where_it_should_be(law, data, width, dtype):
-    x = data.draw(points(law.shape, dtype))
+@settings(some, max_examples=2 * some.max_examples)
+def test_law_is_finite_periodic_and_symmetric_and_its_score_the_gradient(law, data, width, dtype):
+    x = data.draw(points(law.shape, dtype)).requires_grad_()
     sigma = torch.full((len(x),), width, dtype=dtype)
     log_density, score = law.log_density(x, sigma), law.score(x, sigma)
     assert log_density.shape == (len(x),) and score.shape == x.shape and score.dtype == dtype
@@ -86,17 +86,11 @@ def test_law_is_finite_periodic_and_symmetric_where_it_should_be(law, data, widt
     order = torch.tensor(data.draw(st.permutations(range(law.shape[0]))))
     if law.permutation_symmetric:
         assert torch.allclose(law.log_density(x[:, order], sigma), log_density, rtol=1e-5, atol=slack)
-
-
-@some
-@given(laws(), st.data(), WIDTHS)
-def test_score_is_the_gradient_of_the_log_density(law, data, width):
-    x = data.draw(points(law.shape)).requires_grad_()
-    sigma = torch.full((len(x),), width, dtype=torch.double)
-    (gradient,) = torch.autograd.grad(law.log_density(x, sigma).sum(), x)
-    # Rounding: the shares of the modes are exponentials of numbers of order 1 / 2 sigma_eff^2.
-    scale = law.mode_widths(sigma).min().item() ** -2
-    assert torch.allclose(law.score(x, sigma), gradient, rtol=1e-9, atol=1e-12 * max(scale**1.5, 1))
+    if dtype == torch.float64:
+        (gradient,) = torch.autograd.grad(log_density.sum(), x)
+        # Rounding: the shares of the modes are exponentials of numbers of order 1 / 2 sigma_eff^2.
+        scale = law.mode_widths(sigma).min().item() ** -2
+        assert torch.allclose(score, gradient, rtol=1e-9, atol=1e-12 * max(scale**1.5, 1))
 
 
 @some

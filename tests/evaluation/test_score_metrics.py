@@ -48,21 +48,16 @@ def test_path_kl_follows_from_the_excess_loss(schedule, symmetric):
 
 
 @pytest.mark.parametrize("problem", [*PROBLEMS, make_problem(permutation_symmetric=False)])
-def test_truth_has_no_error_and_twice_the_truth_a_relative_one_of_1(problem, schedule):
+@pytest.mark.parametrize("where", WHERE)
+def test_twice_the_truth_has_a_relative_error_of_1_and_the_size_of_the_truth_as_its_error(problem, where, schedule):
     truth = AnalyticalScoreNetwork(problem, schedule)
     twice = make_subject(Given(truth, lambda x, t: 2 * truth(x, t)), truth, per_bin=40)
-    exact = make_subject(truth, truth, per_bin=40)
-    assert metrics.path_kl(exact)[:2] == metrics.excess_loss(exact)[:2] == (0, 0)
-    for where in WHERE:
-        for metric in (metrics.score_error, metrics.score_error_median):
-            assert metric(exact, where)[0][:2] == (0, 0)
-        assert metrics.score_error_relative(exact, where)[:2] == (0, 0)
-        assert metrics.score_error_relative(twice, where).value == pytest.approx(1, abs=1e-6)
-        size, curve = metrics.exact_score_size(twice, where)
-        assert metrics.score_error(twice, where)[0].value == pytest.approx(size.value, rel=1e-5)
-        points = points_at(where, truth, 40, twice.generator("score error"))
-        sizes = by_bin(truth(*points).square().mean((-2, -1))).mean(1).sqrt()
-        assert curve.value == pytest.approx(sizes.tolist(), rel=1e-5)
+    assert metrics.score_error_relative(twice, where).value == pytest.approx(1, abs=1e-6)
+    size, curve = metrics.exact_score_size(twice, where)
+    assert metrics.score_error(twice, where)[0].value == pytest.approx(size.value, rel=1e-5)
+    points = points_at(where, truth, 40, twice.generator("score error"))
+    sizes = by_bin(truth(*points).square().mean((-2, -1))).mean(1).sqrt()
+    assert curve.value == pytest.approx(sizes.tolist(), rel=1e-5)
 
 
 def test_a_point_is_on_a_ridge_where_a_mode_weighs_less_than_e_squared_times_the_other(truth, monkeypatch):
@@ -100,18 +95,16 @@ def test_distance_from_memory_is_taken_where_the_noised_training_set_is(truth, m
     """One point, a = (0.02, -0.01) from a mode, twice with its relabelling: E|N_e|^2 = 1 and, since nothing wraps or
     overlaps, E|N|^2 = sigma^2 (|a|^2 / 2 + sigma^2) / width^4."""
     monkeypatch.setattr(metrics, "MEMORY_TIMES", (0.3,))
-    subject = make_subject(
-        Zero(truth.schedule, (2, 1)), truth, training_set=torch.tensor([[[0.27], [0.74]]]), memory=3_000
-    )
+    point = torch.tensor([[[0.27], [0.74]]])
+    subject = make_subject(Zero(truth.schedule, (2, 1)), truth, training_set=point, memory=3_000)
     variance = truth.schedule.sigma(torch.tensor(0.3)).item() ** 2
     exact = variance * ((0.02**2 + 0.01**2) / 2 + variance) / (0.01**2 + variance) ** 2
     found = metrics.distance_from_memory(subject)
     assert near(found, 1 / (1 + exact)) and found.standard_error < 0.0125 and found.number_of_points == 3_000
 
 
-@pytest.mark.parametrize("centre", [0.5, 0.0])
+@pytest.mark.parametrize("centre", [0.5, 0.0])  # 0.0: across the seam
 def test_empirical_score_is_the_gradient_of_the_mixture_of_kernels(centre, schedule):
-    """Across the seam as well."""
     centres = centre + 0.02 * torch.randn(20, 2, 2, generator=seeded()).double()
     x, t = centre + 0.02 * torch.randn(10, 2, 2, generator=seeded(1)).double(), torch.full((10,), 0.45).double()
     x.requires_grad_()

@@ -10,18 +10,14 @@ SCHEDULES = [ExponentialSchedule(sigma_min=0.001, sigma_max=0.2), LinearSchedule
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_sigma_runs_from_smallest_to_largest_and_sigma_dot_is_its_derivative(schedule):
+def test_sigma_grows_from_smallest_to_largest_and_sigma_dot_is_its_derivative(schedule):
     t = torch.linspace(0, 1, 11, dtype=torch.double).requires_grad_()
     sigma = schedule.sigma(t)
     assert sigma[[0, -1]].tolist() == pytest.approx([0.001, 0.2], rel=1e-12)
     (derivative,) = torch.autograd.grad(sigma.sum(), t)
     assert torch.allclose(derivative, schedule.sigma_dot(t), rtol=1e-12)
-
-
-def test_schedules_refuse_what_does_not_grow():
-    for schedule in SCHEDULES:
-        with pytest.raises(ValidationError, match="smaller"):
-            type(schedule)(sigma_min=0.2, sigma_max=0.2)
+    with pytest.raises(ValidationError, match="smaller"):
+        type(schedule)(sigma_min=0.2, sigma_max=0.2)
 
 
 def test_time_grid_wastes_no_step():

@@ -1,6 +1,7 @@
 """The analysis of a run: everything that was promised is written, opens, and says what was done."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from analysed import SAMPLING, analyse, leave_run, with_few_metrics, with_few_points, without_drawing
-from conftest import OTHERS, ROOT, copy_training, make_problem, use_training_folder
+from conftest import OTHERS, ROOT, copy_training, use_training_folder
 from PIL import Image
 
+from utils.evaluation import registry
+from utils.evaluation.registry import METRICS
 from utils.evaluation.sample_metrics import radii
-from utils.plots.score_field import ScoreFieldFigure
-from utils.plots.views import Field
 from utils.reports import experiment
 from utils.runs.checkpoints import load_run
 from utils.runs.run import Run
@@ -33,6 +34,7 @@ def output(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         use_training_folder(copy_training(folder), patch)
         with_few_points(patch)
+        patch.setattr(registry, "METRICS", {n: one for n, one in METRICS.items() if not n.startswith("ode_")})
         leave_run("no_regularizer")
         with patch.context() as inner:
             without_drawing(inner)
@@ -73,48 +75,45 @@ def test_samples_are_those_that_were_asked_for_and_the_numbers_are_theirs(output
     assert 0.5 < strays.double().mean() <= 1  # of a network that nobody trained
 
 
-def test_run_that_cannot_be_analysed_is_named_and_the_others_are_analysed(cheap, tmp_path, capsys, monkeypatch):
+def test_what_fails_is_named_with_its_reason_and_everything_else_is_analysed(cheap, tmp_path, capsys, monkeypatch):
+    """One run has no numbers, another, of three atoms, no video, and a third was not trained."""
     evaluate = experiment.evaluate_run
 
     def fail(loaded, *rest, **options):
         return 1 / 0 if loaded.run.name == "first" else evaluate(loaded, *rest, **options)
 
     monkeypatch.setattr(experiment, "evaluate_run", fail)
-    names = [leave_run("no_regularizer", name).folder.name for name in ("first", "second")]
-    words = ["--experiments", *(f"no_regularizer/{name}" for name in names)]
-    assert analyse(tmp_path / "out", *words, "consistency_regularizer") == 1
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: shutil.which("false"))
+    frames = [np.zeros((2, 2, 3), np.uint8)]
+    monkeypatch.setattr(experiment, "draw_video", lambda *given: experiment.write_video(frames, given[3] / VIDEO))
+    leave_run("no_regularizer", "first")
+    leave_run("no_regularizer", "second", f"toy_problem.equilibrium_relative_coordinates={OTHERS[1]}")
+    words, output = ["--experiments", "no_regularizer/first", "no_regularizer/second"], tmp_path / "out"
+    assert analyse(output, *words, "consistency_regularizer") == 1
     printed = capsys.readouterr()
     assert printed.err.splitlines() == [
         "no_regularizer, first: ZeroDivisionError('division by zero')",
+        f"{output}/no_regularizer/second/{VIDEO}: ffmpeg failed with exit status 1: no message",
         "consistency_regularizer, run1: not trained yet; train it with: "
         f"bash {tmp_path}/training/consistency_regularizer/run.sh",
     ]
-    runs = sorted(str(path.parent.relative_to(tmp_path / "out")) for path in tmp_path.rglob("metrics.json"))
-    assert runs == ["analytical/run1", "no_regularizer/second"] and "\nanalytical " in printed.out
+    runs = sorted(str(path.parent.relative_to(output)) for path in tmp_path.rglob("metrics.json"))
+    assert runs == ["analytical/no_regularizer,second", "analytical/run1", "no_regularizer/second"]
+    assert "\nanalytical " in printed.out and "\nno_regularizer, second " in printed.out
+    assert len(list(tmp_path.rglob("samples.npz"))) == 3 and not list(tmp_path.rglob("*.mp4"))
+    assert "is older" not in (output / "index.html").read_text()
+    for name in ("samples.png", "maps.png"):
+        text = "\n".join(cheap[output / "no_regularizer/second" / name])
+        assert "slice in which the other coordinates are 0.8" in text
     with pytest.raises(ZeroDivisionError):
-        analyse(tmp_path / "out", *words, "--debug")
-
-
-def test_failing_ffmpeg_is_named_with_its_message_and_no_number_is_lost(cheap, tmp_path, capsys, monkeypatch):
-    fake = tmp_path / "ffmpeg"
-    fake.write_text("#!/bin/sh\necho 'no such encoder' >&2\nexit 1\n")
-    fake.chmod(0o755)
-    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(fake))
-    frames = [np.zeros((2, 2, 3), np.uint8)]
-    monkeypatch.setattr(experiment, "draw_video", lambda *given: experiment.write_video(frames, given[3] / VIDEO))
-    leave_run("no_regularizer")
-    assert analyse(tmp_path / "out", "--experiments", "no_regularizer") == 1
-    printed = capsys.readouterr()
-    assert f"no_regularizer/run1/{VIDEO}: ffmpeg failed with exit status 1: no such encoder" in printed.err
-    assert "\nanalytical " in printed.out and "\nno_regularizer " in printed.out
-    assert len(list(tmp_path.rglob("samples.npz"))) == 2 and not list(tmp_path.rglob("*.mp4"))
-    assert "is older" not in (tmp_path / "out" / "index.html").read_text()
+        analyse(output, *words, "--debug")
 
 
 def test_control_is_analysed_again_only_where_it_was_sampled_otherwise(training, tmp_path, capsys, monkeypatch):
     """Of a problem that has no plane: so there is no field, and everything else."""
     with_few_points(monkeypatch)
     without_drawing(monkeypatch)
+    monkeypatch.setattr(registry, "METRICS", {name: one for name, one in METRICS.items() if "score" in name})
     run = leave_run("no_regularizer", "one", "toy_problem.equilibrium_relative_coordinates=[[0.25]]")
     analysed, real = [], experiment.analyse
     monkeypatch.setattr(experiment, "analyse", lambda *given: analysed.append(given[0].run) or real(*given))
@@ -128,22 +127,13 @@ def test_control_is_analysed_again_only_where_it_was_sampled_otherwise(training,
     assert "no maps.png and no score_field.mp4" in capsys.readouterr().out
 
 
-def test_pictures_of_three_atoms_say_that_they_show_a_slice(cheap, tmp_path, schedule):
-    run = leave_run("no_regularizer", "three", f"toy_problem.equilibrium_relative_coordinates={OTHERS[1]}")
-    folder = experiment.analyse(load_run(run), SAMPLING, tmp_path / "out").folder
-    field = Field(make_problem(OTHERS[1]), schedule)
-    frame = ScoreFieldFigure(field.points, field.grid, field.plane).figure
-    for texts in (cheap[folder / "samples.png"], cheap[folder / "maps.png"], [text.get_text() for text in frame.texts]):
-        assert "slice in which the other coordinates are 0.8" in "\n".join(texts)
-
-
 def test_frames_are_kept_where_that_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "VIDEO_FRAMES", 2)
     _, configuration, network, _ = load_run(Run("analytical"))
-    for keep, names in ((False, []), (True, ["frame_000.png", "frame_001.png"])):
-        experiment.draw_video(network, configuration, "title", tmp_path, keep_frames=keep)
-        assert sorted(path.name for path in tmp_path.glob("frames/*")) == names
-    with Image.open(tmp_path / "frames" / "frame_001.png") as picture:
+    experiment.draw_video(network, configuration, "title", tmp_path, keep_frames=True)
+    first, second = sorted((tmp_path / "frames").iterdir())
+    assert (first.name, second.name) == ("frame_000.png", "frame_001.png")
+    with Image.open(second) as picture:
         assert picture.size == (1920, 1080)
 
 

@@ -76,14 +76,6 @@ def test_derivatives_are_those_of_finite_differences(which, shape, schedule, gen
     close(d.grad_divergence, torch.stack(mixed, 1))
 
 
-def test_the_exact_score_is_a_gradient_and_the_perceptron_is_not(truth, schedule, generator):
-    x, t = points((2, 1), generator)
-    for network, symmetric in ((truth, True), (make_network(schedule).double(), False)):
-        d = derivatives(network, x, t)
-        assert torch.allclose(d.jacobian, d.jacobian.mT, rtol=1e-8, atol=1e-8) == symmetric
-        assert torch.allclose(d.laplacian, d.grad_divergence, rtol=1e-8, atol=1e-6) == symmetric
-
-
 def test_float32_is_enough_for_training(schedule, generator):
     network, (x, t) = make_network(schedule), points((2, 1), generator, 200)
     single = by_forward_mode(network, x.float(), t.float())

@@ -36,19 +36,15 @@ def test_network_has_period_one_but_is_not_translation_invariant(equivariant, sc
 
 @pytest.mark.parametrize("coordinates", OTHERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_networks_are_called_alike(coordinates, dtype, schedule, generator):
+def test_networks_are_called_alike_and_the_analytical_one_is_the_exact_score(coordinates, dtype, schedule, generator):
     problem = make_problem(coordinates)
     x, t = (tensor.to(dtype) for tensor in points(problem.shape, generator))
-    for network in (make_network(schedule, problem.shape).to(dtype), AnalyticalScoreNetwork(problem, schedule)):
+    truth = AnalyticalScoreNetwork(problem, schedule)
+    for network in (make_network(schedule, problem.shape).to(dtype), truth):
         output = network(x, t)
         assert output.shape == x.shape and output.dtype == dtype
         assert torch.allclose(network.score(x, t) * schedule.sigma(t)[:, None, None], output, rtol=1e-5)
-
-
-def test_analytical_network_is_the_exact_score(truth, problem, schedule, generator):
-    x, t = points((2, 1), generator)
-    assert torch.allclose(truth.score(x, t), problem.score(x, schedule.sigma(t)))
-    assert not list(truth.parameters())
+    assert torch.allclose(truth.score(x, t), problem.score(x, schedule.sigma(t))) and not list(truth.parameters())
 
 
 @pytest.mark.parametrize("which", ["perceptron", "exact"])

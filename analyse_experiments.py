@@ -4,10 +4,14 @@
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from utils.files import UserError, error_message, run_command
 
@@ -38,6 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Analyse as the command line says; return the exit status."""
     options = parse_arguments(arguments)
+    import utils.reports.page  # noqa: F401  (seconds, in which a signal ends this at once)
 
     def action() -> int:
         problems = analyse(options)

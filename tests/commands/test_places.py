@@ -94,7 +94,7 @@ def test_analysis_that_is_stopped_while_it_writes_the_video_leaves_no_half_of_on
 @pytest.mark.parametrize(
     ("words", "number", "delay"),
     [
-        ("analyse_experiments.py --experiments analytical", signal.SIGTERM, 1.0),  # the interpreter listens by then
+        ("analyse_experiments.py --experiments analytical", signal.SIGTERM, 1.0),
         ("-m training.train no_regularizer", signal.SIGINT, 0.5),
         ("-m training.train no_regularizer", signal.SIGINT, 1.2),
         ("-m training.sweep --all", signal.SIGINT, 0.5),
@@ -107,4 +107,4 @@ def test_command_that_is_stopped_in_its_imports_shows_no_traceback(tmp_path, wor
     time.sleep(delay)
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
-    assert process.returncode in (-signal.SIGINT, 130) and "Traceback" not in said, said
+    assert process.returncode in (-number, 130) and "Traceback" not in said, said

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import BASE, make_problem
 from mixtures import for_laws, make_mixture
+from mpmath import mp
 from pydantic import ValidationError
 from scipy import special, stats
 
@@ -42,6 +43,31 @@ def test_density_is_the_sum_over_components_and_permutations_and_the_score_its_g
     assert ((law.log_density(x, width) - log_density).abs() <= precision).all()
     off, size = ((law.score(x, width) - score).abs().amax((1, 2)), score.abs().amax((1, 2)))
     assert (off <= precision * torch.maximum(1 / narrowest, size)).all()
+
+
+@for_laws()
+@pytest.mark.parametrize("sigma", [0.02, 0.3, 0.8])
+def test_density_and_score_agree_with_a_sum_in_forty_digits(law, generator, sigma):
+    """A sum over components, permutations and images, written apart from the code, and its numerical derivative."""
+
+    def log_density(*x):
+        orders = [*permutations(range(law.shape[0]))] if law.permutation_symmetric else [range(law.shape[0])]
+        terms = []
+        for weight, width, positions in law.components:
+            variance = mp.mpf(width) ** 2 + mp.mpf(sigma) ** 2
+            for order in orders:
+                offsets = [a - b for a, b in zip(x, (c for site in order for c in positions[site]), strict=True)]
+                images = [[mp.exp(-((u + k) ** 2) / (2 * variance)) for k in range(-8, 9)] for u in offsets]
+                terms.append(weight * mp.fprod(map(mp.fsum, images)) / mp.sqrt(2 * mp.pi * variance) ** len(x))
+        return mp.log(mp.fsum(terms) / len(orders) / mp.fsum(component.weight for component in law.components))
+
+    x, width = torch.rand(1, *law.shape, generator=generator).double(), torch.tensor([sigma], dtype=torch.double)
+    with mp.workdps(40):
+        point = [mp.mpf(value) for value in x.flatten().tolist()]
+        slopes = [mp.diff(log_density, point, tuple(int(i == k) for i in range(len(point)))) for k in range(len(point))]
+        score, exact = torch.tensor([float(slope) for slope in slopes]).double(), float(log_density(*point))
+    assert law.log_density(x, width).item() == pytest.approx(exact, rel=1e-10, abs=1e-10)
+    assert torch.allclose(law.score(x, width).flatten(), score, rtol=1e-6, atol=1e-6)
 
 
 @for_laws()

@@ -59,11 +59,13 @@ class Progress(Callback):
 class LastCheckpoint(Checkpoint):
     """Saves the state from which a training goes on, between epochs only: so a resumed run repeats nothing.
 
-    It is a `Checkpoint` because Lightning calls these after the module's own on_train_epoch_end.
+    Where the last weights are the ones to use, they are saved as best.ckpt as well. It is a `Checkpoint` because
+    Lightning calls these after the module's own on_train_epoch_end.
     """
 
-    def __init__(self, path: Path, epochs_done: int):
-        self.path, self.begins_at = path, epochs_done
+    def __init__(self, run: Run, configuration: Configuration, epochs_done: int):
+        self.path, self.begins_at, self.best_model_path = run.last_checkpoint, epochs_done, ""
+        self.best = run.best_checkpoint if configuration.judges_last_weights else None
 
     def on_train_start(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Raise UserError where Lightning has taken up another state than this run's."""
@@ -82,6 +84,9 @@ class LastCheckpoint(Checkpoint):
         """Save, after the curves: a resumed run repeats none of the epochs before."""
         trainer.logger.save()
         trainer.save_checkpoint(self.path)
+        if self.best:
+            trainer.save_checkpoint(self.best)
+            self.best_model_path = str(self.best)
 
 
 class StopCleanly(Callback):
@@ -168,7 +173,7 @@ class ScorePicture(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         if module.epochs_done % self.every_n_epochs == 0:
-            network = module.network if module.device.type == "cpu" else copy.deepcopy(module.network).cpu()
+            network = module.judged if module.device.type == "cpu" else copy.deepcopy(module.judged).cpu()
             png = self.make()(network, f"{module.epochs_done} epochs")
             trainer.logger.add_png(self.tag, png, trainer.current_epoch)
 

@@ -82,9 +82,11 @@ def _callbacks(run: Run, configuration: Configuration, epochs_done: int) -> list
     chosen = [
         callbacks.Progress(),
         callbacks.ScorePicture("score_along_the_line", viewer.every_n_epochs, line),
-        ModelCheckpoint(run.best_checkpoint.parent, filename="best", monitor=MONITOR, enable_version_counter=False),
-        callbacks.LastCheckpoint(run.last_checkpoint, epochs_done),
+        callbacks.LastCheckpoint(run, configuration, epochs_done),
     ]
+    if not configuration.judges_last_weights:
+        folder = run.best_checkpoint.parent
+        chosen.insert(0, ModelCheckpoint(folder, filename="best", monitor=MONITOR, enable_version_counter=False))
     if has_plane(configuration.toy_problem):
         chosen.append(callbacks.ScorePicture("score_field", viewer.field_every_n_epochs, field))
     return chosen if patience is None else [*chosen, EarlyStopping(MONITOR, patience=patience)]

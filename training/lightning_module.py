@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.data_module import Noised
 from utils.evaluation.score_metrics import path_kl_density
@@ -19,6 +20,7 @@ from utils.files import UserError
 from utils.randomness import keyed_generator
 from utils.runs.checkpoints import FORMAT_VERSION
 from utils.runs.configuration import Configuration
+from utils.score.networks import ScoreNetwork
 
 PATH_KL = "path_kl_in_nats/validation"
 DIAGNOSTICS_EVERY_N_EPOCHS = 10  # those of consistency cost as much as two mini-batches
@@ -41,11 +43,18 @@ class ScoreMatching(LightningModule):
         self.save_hyperparameters(configuration.as_dict(), logger=False)
         self.configuration = configuration
         self.network = configuration.build_network()
+        decay = configuration.optimizer.ema_decay
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
         self.truth = configuration.build_truth()
         self.exact_on_validation_set: Tensor | None = None
         self.epochs_done = 0
         self.losses = torch.empty(0, 1)  # (mini-batch, 1 or 2) of an epoch: score matching, regularizer
         self.scalars: dict[str, Tensor | float] = {}  # what TensorBoard gets at the end of the epoch
+
+    @property
+    def judged(self) -> ScoreNetwork:
+        """The network that is validated, drawn and used afterwards: the average of the weights, where one is taken."""
+        return self.average.module if self.average else self.network  # type: ignore[return-value]
 
     def configure_optimizers(self):
         """Return AdamW; the learning-rate scheduler is stepped at the end of each epoch, below."""
@@ -65,11 +74,13 @@ class ScoreMatching(LightningModule):
         losses = []
         for x, t, target in zip(*(tensor.split(settings.data.batch_size) for tensor in epoch_data), strict=True):
             score_matching = mean_square(self.network(x, t) - target)
-            penalty = self.penalty(x, t, generator)
+            penalty = self.penalty(self.network, x, t, generator)
             loss = score_matching if penalty is None else score_matching + settings.regularizer.weight * penalty
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if self.average:
+                self.average.update_parameters(self.network)
             parts = [score_matching] if penalty is None else [score_matching, penalty]
             losses.append(len(x) * torch.stack(parts).detach())
         self.epochs_done, self.losses = self.current_epoch + 1, torch.stack(losses)
@@ -79,23 +90,23 @@ class ScoreMatching(LightningModule):
         """Evaluate the network on the validation set, by score matching and by its distance to the exact score."""
         if self.exact_on_validation_set is None:  # the set is fixed, so the exact score on it is as well
             self.exact_on_validation_set = self.truth(data.x, data.t)
-        output, exact = self.network(data.x, data.t), self.exact_on_validation_set
+        output, exact = self.judged(data.x, data.t), self.exact_on_validation_set
         loss = mean_square(output - data.target)
         generator = keyed_generator(self.configuration.seed, "validation regularizer")
-        self.record("validation", loss, self.penalty(data.x, data.t, generator))
+        self.record("validation", loss, self.penalty(self.judged, data.x, data.t, generator))
         if (regularizer := self.configuration.regularizer) and self.current_epoch % DIAGNOSTICS_EVERY_N_EPOCHS == 0:
-            found = regularizer.diagnostics(self.network, data.x, data.t, truth=self.truth, generator=generator)
+            found = regularizer.diagnostics(self.judged, data.x, data.t, truth=self.truth, generator=generator)
             self.scalars |= {f"{name}/validation": value for name, value in found.items()}
         self.scalars["excess_loss/validation"] = loss - mean_square(exact - data.target)
         self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
 
-    def penalty(self, x: Tensor, t: Tensor, generator: torch.Generator) -> Tensor | None:
+    def penalty(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return the value of the regularizer without its weight, or None where there is none, or not yet."""
         regularizer = self.configuration.regularizer
         if regularizer is None or self.current_epoch < regularizer.burn_in_epochs:
             return None
-        return regularizer(self.network, x, t, truth=self.truth, generator=generator)
+        return regularizer(network, x, t, truth=self.truth, generator=generator)
 
     def record(self, phase: str, score_matching: Tensor, penalty: Tensor | None = None) -> None:
         """Keep an epoch's losses of one phase for TensorBoard."""

@@ -52,7 +52,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def network_of(checkpoint: dict[str, Any], path: Path, configuration: Configuration) -> ScoreNetwork:
     """Return the network with the weights of a checkpoint; raises BadCheckpoint where they are not of this run."""
     network = configuration.build_network()
-    weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
+    state, prefix = checkpoint["state_dict"], "average.module."
+    averaged = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    weights = averaged or {key.removeprefix("network."): value for key, value in state.items()}
     try:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -35,6 +35,7 @@ class Data(Settings):
 class AdamW(Settings):
     learning_rate: Positive
     weight_decay: NonNegative
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # of an average of the weights, for each mini-batch
 
 
 class LearningRateSchedule(Settings):
@@ -104,6 +105,13 @@ class Configuration(Problem):
     early_stopping_patience: Count | None
     score_viewer: ScoreViewer
     accelerator: Literal["cpu", "cuda", "mps", "auto"]
+
+    @property
+    def judges_last_weights(self) -> bool:
+        """Whether best.ckpt holds the last weights: where the learning rate falls to zero, or weights are averaged.
+
+        Else it holds those with the lowest validation loss, among which chance chooses as well."""
+        return self.scheduler.depends_on_max_epochs or self.optimizer.ema_decay is not None
 
     is_oracle = property(lambda self: self.regularizer is not None and self.regularizer.is_oracle)
     problem = property(lambda self: Problem(toy_problem=self.toy_problem, noise_schedule=self.noise_schedule))

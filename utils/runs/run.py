@@ -43,7 +43,7 @@ class Run:
     sweep = property(lambda run: run.name.rpartition("/")[0] or None)  # of a run called sweep/tag
     folder = property(lambda run: TRAINING / run.experiment / "output" / run.name)
     configuration_file = _file("config.yaml")  # the merged configuration that the run was started with
-    best_checkpoint = _file("checkpoints/best.ckpt")  # the weights with the lowest validation score-matching loss
+    best_checkpoint = _file("checkpoints/best.ckpt")  # the weights to use: see Configuration.judges_last_weights
     last_checkpoint = _file("checkpoints/last.ckpt")  # the state from which the training goes on
     curves_file = _file("curves.csv")  # the losses of every epoch
     metrics_file = _file("metrics.json")  # the numbers of the trained network, where a sweep evaluated it

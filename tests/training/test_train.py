@@ -9,11 +9,13 @@ import pytest
 import torch
 import yaml
 from conftest import SHORT, snapshot
-from trained import differences, events, steps, train, values
+from trained import differences, equal, events, steps, train, values
 
+from training.data_module import ToyData
 from training.lightning_module import MONITOR
 from training.train import main
 from utils.files import locked
+from utils.runs.checkpoints import load_run
 from utils.runs.loading import configure
 from utils.runs.run import Run
 
@@ -104,6 +106,27 @@ def test_early_stopping_ends_a_run_with_its_best_checkpoint_and_the_same_command
     said = capsys.readouterr()
     assert said.out.startswith(f"{run.title}: nothing to do, it {how}Pictures and numbers: ") and not said.err
     assert snapshot(training) == before
+
+
+@pytest.mark.usefixtures("training")
+def test_last_weights_are_those_to_use_where_the_rate_falls_to_zero_or_weights_are_averaged():
+    """The average is taken after each mini-batch, here one an epoch, and goes on where the training does."""
+    falling, averaged = Run("no_regularizer", "falling"), Run("no_regularizer", "averaged")
+    assert train("--run-name", "falling", "max_epochs=4", "scheduler.type=cosine", "optimizer.learning_rate=0.3") == 0
+    best, last = (torch.load(path) for path in (falling.best_checkpoint, falling.last_checkpoint))
+    assert best["epochs_done"] == 4 and equal(best["state_dict"], last["state_dict"])
+    average, constant = None, ("scheduler.type=constant", "optimizer.ema_decay=0.75")
+    for epochs in (1, 2, 3):
+        assert train("--run-name", "averaged", f"max_epochs={epochs}", *constant) == 0
+        state = torch.load(averaged.last_checkpoint)["state_dict"]
+        weights = torch.cat([value.flatten() for key, value in state.items() if key.startswith("network.")])
+        average = weights if average is None else 0.75 * average + 0.25 * weights
+    used = torch.cat([value.flatten() for value in load_run(averaged).network.state_dict().values()])
+    assert torch.allclose(used, average, rtol=1e-5, atol=1e-7) and not torch.allclose(used, weights, rtol=1e-5)
+    validated = values(events(averaged.folder)[0][MONITOR])
+    data = ToyData(configuration := load_run(averaged).configuration).validation_set()
+    loss = (load_run(averaged).network(data.x, data.t) - data.target).square().mean().item()
+    assert configuration.judges_last_weights and validated[-1] == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.usefixtures("training")

@@ -64,10 +64,9 @@ def train_by_the_project(words: tuple[str, ...], epochs: int) -> None:
 def train_by_hand(epochs: int) -> None:
     """Train no_regularizer as in a short script: without pictures, checkpoints, curves, progress, signals, resuming."""
     configuration = configure(runs.BASELINE)
-    data, network, rates = ToyData(configuration), configuration.build_network(), configuration.optimizer
-    optimizer = torch.optim.AdamW(
-        network.parameters(), rates.learning_rate, weight_decay=rates.weight_decay, fused=True
-    )
+    data, network = ToyData(configuration), configuration.build_network()
+    rate, decay = configuration.optimizer.learning_rate, configuration.optimizer.weight_decay
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
     scheduler, validation = configuration.scheduler.build(optimizer, epochs), data.validation_set()
     best: tuple[float, dict] = float("inf"), {}
     for epoch in range(epochs):

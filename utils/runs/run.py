@@ -48,9 +48,7 @@ class Run:
     curves_file = _file("curves.csv")  # the losses of every epoch
     metrics_file = _file("metrics.json")  # the numbers of the trained network, where a sweep evaluated it
     log_file = _file("log.txt")  # what the training printed, where a sweep started it
-    lock_file = property(
-        lambda run: run.folder.with_name(f".{run.folder.name}.lock")
-    )  # stays where the folder is removed
+    lock_file = property(lambda run: run.folder.with_name(f".{run.folder.name}.lock"))  # outlives the folder
 
     @property
     def command(self) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from utils.evaluation.estimates import Curve, Estimate
@@ -24,9 +25,9 @@ from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, Run, code_version
 from utils.score.samplers import Sampling
 
-PROBLEM = ("toy_problem", "noise_schedule")
 NEEDED = ("key", "oracle", "training_seed", "checkpoint", "code_version", "sampling", "network_evaluations_per_sample")
 DESCRIPTION = ("label", "unit", "definition", "source", "better")  # of a metric
+NUMBERS, CURVES = TypeAdapter(dict[str, Estimate]), TypeAdapter(dict[str, Curve])  # also from numbers that are text
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Record:
     @property
     def problem_in_words(self) -> str:
         """The settings of the problem that are not those of base_config.yaml; nothing where all are."""
-        changes = self.facts["configuration_difference"].items()
-        return ", ".join(f"{key}={json.dumps(new)}" for key, (_, new) in changes if key.startswith(PROBLEM))
+        blocks, changes = tuple(Problem.model_fields), self.facts["configuration_difference"].items()
+        return ", ".join(f"{key}={json.dumps(new)}" for key, (_, new) in changes if key.startswith(blocks))
 
     def write(self, seconds: Mapping[str, float]) -> None:
         """Write metrics.json into the folder, with the wall-clock seconds of each part."""
@@ -78,28 +79,15 @@ class Record:
         """Return the record in a metrics.json; raises UserError where it is damaged, or of an older version."""
         try:
             facts = json.loads(path.read_bytes())
-            estimates = {name: _estimate(entry) for name, entry in facts.pop("metrics").items()}
-            curves = {name: _curve(entry) for name, entry in facts.pop("curves").items()}
-            record = cls(facts, estimates, facts.pop("left_out"), curves, path.parent)
+            metrics, curves = facts.pop("metrics"), CURVES.validate_python(facts.pop("curves"))
+            numbers = {name: [entry[field] for field in Estimate._fields] for name, entry in metrics.items()}
+            record = cls(facts, NUMBERS.validate_python(numbers), facts.pop("left_out"), curves, path.parent)
             _ = record.title, record.problem, record.problem_in_words, [facts[name] for name in NEEDED]
             return record
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
             reason = ", ".join(str(reason).splitlines()[:2])  # pydantic's has more
             raise UserError(f"{path}: not readable ({reason}); analyse the run again, or remove it") from error
-
-
-def _estimate(entry: dict[str, Any]) -> Estimate:
-    value, error, points, interval = (entry[field] for field in Estimate._fields)
-    return Estimate(float(value), _number(error), points, interval and tuple(map(float, interval)))
-
-
-def _curve(entry: dict[str, Any]) -> Curve:
-    return Curve(*([_number(value) for value in entry[field]] for field in Curve._fields))
-
-
-def _number(value: Any) -> Any:
-    return None if value is None else float(value)
 
 
 def _plain(value: Any) -> Any:

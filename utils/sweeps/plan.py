@@ -91,8 +91,7 @@ class PlannedRun:
     @property
     def state(self) -> str:
         """How far its training is."""
-        begun = "begun" if self.run.last_checkpoint.exists() else "to do"
-        return "finished" if is_finished(self.run) else begun
+        return "finished" if is_finished(self.run) else "begun" if self.run.last_checkpoint.exists() else "to do"
 
 
 def plan_shipped(experiments: Iterable[str] | None = None) -> list[PlannedRun]:

@@ -10,7 +10,7 @@ from networks import Curl, near
 from subjects import PROBLEMS, SCHEDULES, Given, make_subject, seeded
 
 from utils.evaluation import field_metrics as metrics
-from utils.evaluation.estimates import BINS, NoValue, Points, by_bin, points_at
+from utils.evaluation.estimates import BINS, NoValue, by_bin, points_at
 from utils.evaluation.registry import WHERE
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.score.networks import AnalyticalScoreNetwork
@@ -37,8 +37,8 @@ def test_curl_of_a_rotation_is_one_half_and_on_the_diagonal_all_of_it(truth, sch
     """tr J J is proportional to -cos cos, whose mean is 0 under uniform points; at x = y it is -tr J J^T."""
     subject = make_subject(Curl(schedule, (2, 1)), truth, per_bin=300)
     assert near(metrics.curl(subject, "uniform"), 0.5)
-    points = points_at("uniform", truth, 10, seeded())
-    diagonal = Points(points.x[:, :1].expand(-1, 2, 1), points.t)
+    x, t = points_at("uniform", truth, 10, seeded())
+    diagonal = x[:, :1].expand(-1, 2, 1), t
     monkeypatch.setattr(metrics, "points_at", lambda *_: diagonal)
     assert metrics.curl(make_subject(Curl(schedule, (2, 1)), truth), "uniform").value == pytest.approx(1, abs=1e-12)
 
@@ -69,7 +69,7 @@ def test_consistency_gap_of_the_truth_is_0_where_it_should_be_and_shrinks_elsewh
     """At noised points 0 within the error; from uniform points the sampler's steps show, the less the finer."""
     gap, _ = metrics.consistency_gap(make_subject(truth, truth, per_bin=300), "noised")
     assert near(gap, 0) and gap.standard_error < 0.02
-    at = Points(torch.rand(6_000, 2, 1, generator=seeded(2)), torch.full((6_000,), 0.6))
+    at = torch.rand(6_000, 2, 1, generator=seeded(2)), torch.full((6_000,), 0.6)
     monkeypatch.setattr(metrics, "points_at", lambda *_: at)
     found = []
     for total, steps in ((100, 5), (4, 2), (40, 20)):
@@ -90,7 +90,7 @@ def test_consistency_error_of_too_small_a_score_is_its_known_size(monkeypatch):
     fraction, schedule = 0.9, ExponentialSchedule(sigma_min=0.001, sigma_max=0.05)
     truth = AnalyticalScoreNetwork(make_problem([[0.5]], permutation_symmetric=False), schedule)
     t = torch.full((20_000,), 0.6)
-    points = Points(truth.problem.sample_noised(schedule.sigma(t), seeded()), t)
+    points = truth.problem.sample_noised(schedule.sigma(t), seeded()), t
     monkeypatch.setattr(metrics, "points_at", lambda *_: points)
     subject = make_subject(Given(truth, lambda x, t: fraction * truth(x, t)), truth)
     error, _ = metrics.consistency_error(subject, "noised")

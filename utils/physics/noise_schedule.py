@@ -40,10 +40,7 @@ class ExponentialSchedule(NoiseSchedule):
 
     type: Literal["exponential"] = "exponential"
 
-    @property
-    def rate(self) -> float:
-        """L, the constant value of sigma_dot / sigma."""
-        return math.log(self.sigma_max / self.sigma_min)
+    rate = property(lambda self: math.log(self.sigma_max / self.sigma_min))  # L
 
     def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * torch.exp(self.rate * t)

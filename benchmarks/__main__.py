@@ -91,11 +91,6 @@ def seconds_an_epoch(rounds: int = 10) -> dict[str, list[float]]:
     return {row: [(long - short) / (LONG - SHORT) for short, long in times] for row, times in pairs.items()}
 
 
-def ratio(durations: Mapping[str, list[float]], row: str, other: str) -> float:
-    """Return the median over rounds of one row's duration in units of another's."""
-    return median(a / b for a, b in zip(durations[row], durations[other], strict=True))
-
-
 def seconds_of_derivatives(points: int) -> tuple[float, float]:
     """Return the median seconds of a perceptron's derivatives and their gradient, by autodiff and by forward mode."""
     network, generator = configure(runs.BASELINE).build_network(), torch.Generator().manual_seed(0)
@@ -115,7 +110,8 @@ def rows() -> Iterator[tuple[str, str]]:
     yield "epoch by hand", f"{1e3 * median(found[BY_HAND]):.1f} ms"
     for name in [name for name in found if name != BY_HAND]:
         other, unit = (BY_HAND, "by hand") if name.startswith(runs.BASELINE) else (PLAIN, "plain epochs")
-        yield f"epoch of {name}", f"{ratio(found, name, other):.2f} {unit}"
+        ratio = median(a / b for a, b in zip(found[name], found[other], strict=True))
+        yield f"epoch of {name}", f"{ratio:.2f} {unit}"
     for points in (64, 512):
         reverse, forward = seconds_of_derivatives(points)
         text = f"{1e3 * reverse:.1f} ms : {1e3 * forward:.1f} ms = {reverse / forward:.1f}"

@@ -20,8 +20,16 @@ def test_seconds_of_an_epoch_are_without_the_start_and_the_first_round(monkeypat
     monkeypatch.setattr(benchmarks, "trainings", lambda: {"one": training, "other": training})
     half = pytest.approx([0.5] * 2)
     assert benchmarks.seconds_an_epoch(rounds=2) == {"one": half, "other": half}
-    found = {"one": [2.0, 30.0, 4.0], "other": [1.0, 10.0, 4.0]}
-    assert benchmarks.ratio(found, "one", "other") == 2  # median over rounds
+
+
+def test_table_has_medians_over_rounds_of_what_an_epoch_takes_in_units_of_another(monkeypatch):
+    found = {benchmarks.BY_HAND: [1.0, 10.0, 4.0], benchmarks.PLAIN: [2.0, 30.0, 4.0], "idea": [3.0, 30.0, 8.0]}
+    monkeypatch.setattr(benchmarks, "seconds_an_epoch", lambda: found)
+    monkeypatch.setattr(benchmarks, "seconds_of_derivatives", lambda points: (points / 1e3, 1e-3))
+    epochs, derivatives = list(benchmarks.rows())[:3], list(benchmarks.rows())[3:]
+    plain = (f"epoch of {benchmarks.PLAIN}", "2.00 by hand")
+    assert epochs == [("epoch by hand", "4000.0 ms"), plain, ("epoch of idea", "1.50 plain epochs")]
+    assert [result for _, result in derivatives] == ["64.0 ms : 1.0 ms = 64.0", "512.0 ms : 1.0 ms = 512.0"]
 
 
 def test_every_experiment_is_measured_beside_the_loop_by_hand(training):

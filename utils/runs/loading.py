@@ -135,13 +135,12 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
 
 def _merge(lower: dict, upper: dict) -> dict:
     """Merge deeply; a block that is given another `type` starts anew, for its old keys belong to the old type."""
-    merged = dict(lower)
-    for key, new in upper.items():
-        old: Any = lower.get(key)
-        nested = isinstance(old, dict) and isinstance(new, dict)
-        if nested and old.get("type", new.get("type")) == new.get("type", old.get("type")):
-            new = _merge(old, new)
-        merged[key] = new
+    merged = lower | upper
+    for key in lower.keys() & upper.keys():
+        old, new = lower[key], upper[key]
+        blocks = isinstance(old, dict) and isinstance(new, dict)
+        if blocks and old.get("type", new.get("type")) == new.get("type", old.get("type")):
+            merged[key] = _merge(old, new)
     return merged
 
 

@@ -5,7 +5,6 @@ points, why others have no value, and curves against t. JSON has no infinity and
 """
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +69,12 @@ class Record:
             "left_out": self.left_out,
             "curves": {name: curve._asdict() for name, curve in self.curves.items()},
         }
-        content = self.facts | _plain(found)  # the facts keep all digits, for they tell runs apart
+        # Floats with six digits, and as text where they are not finite; the facts keep all, for they tell runs apart.
+        how: dict[str, Any] = {
+            "parse_float": lambda s: float(f"{float(s):.6g}"),
+            "parse_constant": lambda s: str(float(s)),
+        }
+        content = self.facts | json.loads(json.dumps(found), **how)
         with atomic_write(self.folder / "metrics.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -88,17 +92,6 @@ class Record:
             reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
             reason = ", ".join(str(reason).splitlines()[:2])  # pydantic's has more
             raise UserError(f"{path}: not readable ({reason}); analyse the run again, or remove it") from error
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON can hold: floats with six digits, and as text where they are not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
-    return value
 
 
 def evaluate_run(

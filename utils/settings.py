@@ -1,8 +1,7 @@
 """Base class and field types shared by all settings.
 
 What is not learned (the data distribution, the noise schedule, a regularizer) is a small immutable pydantic model with
-its behaviour on it. The keys of the YAML files are the fields of these models, so an unknown key or a value of a wrong
-type is found before anything runs.
+its behaviour on it. Its fields are the keys of the YAML files, so a mistake there is found before anything runs.
 """
 
 from typing import Annotated, get_args

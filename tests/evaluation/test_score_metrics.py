@@ -9,7 +9,7 @@ from networks import Zero, near
 from subjects import PROBLEMS, SCHEDULES, Given, make_subject, seeded, wrong_width
 
 from utils.evaluation import score_metrics as metrics
-from utils.evaluation.estimates import BINS, NoValue, by_bin, points_at
+from utils.evaluation.estimates import BINS, NoValue, points_at
 from utils.evaluation.registry import WHERE
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.physics.torus import wrap, wrapped_normal_log_density
@@ -61,7 +61,7 @@ def test_truth_has_no_error_and_twice_the_truth_a_relative_one_of_1(problem, sch
         size, curve = metrics.exact_score_size(twice, where)
         assert metrics.score_error(twice, where)[0].value == pytest.approx(size.value, rel=1e-5)
         points = points_at(where, truth, 40, twice.generator("score error"))
-        sizes = by_bin(truth(*points).square().mean((-2, -1))).mean(1).sqrt()
+        sizes = truth(*points).square().mean((-2, -1)).view(BINS, -1).mean(1).sqrt()
         assert curve.value == pytest.approx(sizes.tolist(), rel=1e-5)
 
 

@@ -18,7 +18,6 @@ from torch import Generator, Tensor
 from utils.score.networks import AnalyticalScoreNetwork
 
 BINS = 20
-MIN_POINTS = 30  # of fewer no mean is given
 CONFIDENCE = 0.95
 
 
@@ -95,11 +94,6 @@ def points_at(where: str, truth: AnalyticalScoreNetwork, per_bin: int, generator
     t = stratified_times(per_bin, generator)
     x = truth.problem.sample_noised(truth.schedule.sigma(t), generator)
     return x if where == "noised" else torch.rand(x.shape, generator=generator), t
-
-
-def by_bin(draws: Tensor, bins: int = BINS) -> Tensor:
-    """Return draws, (bin x point,), as (bin, point)."""
-    return draws.view(bins, -1)
 
 
 class Curve(NamedTuple):

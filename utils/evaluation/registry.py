@@ -24,6 +24,7 @@ Result = Estimate | tuple[Estimate, Curve] | list[Estimate]
 TOY, SONG = "this project", "Song et al. 2021"
 Texts = Mapping[str, str]
 NOTHING: Texts = {"": ""}
+MIN_POINTS = 30  # of fewer no mean is given
 WHERE = {  # at which points a score is compared: ending of a metric's name -> its definition
     "noised": "points of the noisy marginal p_t, t uniform on [0,1]",
     "uniform": "points uniform on the torus, t uniform on [0,1]",

@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from utils.evaluation.estimates import CONFIDENCE, MIN_POINTS, Curve, Estimate, NoValue
-from utils.evaluation.registry import Subject, metric, shared
+from utils.evaluation.estimates import CONFIDENCE, Curve, Estimate, NoValue
+from utils.evaluation.registry import MIN_POINTS, Subject, metric, shared
 from utils.physics.laws import Law
 from utils.physics.torus import displacement
 

@@ -3,17 +3,8 @@
 import torch
 from torch import Tensor
 
-from utils.evaluation.estimates import (
-    MIN_POINTS,
-    Curve,
-    Estimate,
-    NoValue,
-    by_bin,
-    points_at,
-    stratified_times,
-    with_curve,
-)
-from utils.evaluation.registry import SONG, WHERE, Subject, metric, shared
+from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, points_at, stratified_times, with_curve
+from utils.evaluation.registry import MIN_POINTS, SONG, WHERE, Subject, metric, shared
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.physics.torus import displacement, wrap, wrapped_normal_score
 
@@ -52,7 +43,7 @@ def _excess(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     output, exact = subject.network(x, t), subject.truth(x, t)
     excess = ((output - target).square() - (exact - target).square()).mean((-2, -1))
     in_nats = (schedule.sigma_dot(t) / schedule.sigma(t)) * excess * x[0].numel()
-    return by_bin(excess), by_bin(in_nats), by_bin(path_kl_density(output - exact, t, schedule))
+    return excess.view(BINS, -1), in_nats.view(BINS, -1), path_kl_density(output - exact, t, schedule).view(BINS, -1)
 
 
 @metric("excess loss", better="lower")
@@ -80,7 +71,7 @@ def _errors(subject: Subject, where: str) -> tuple[Tensor, Tensor, Tensor]:
     exact = subject.truth(x, t)
     squares, sizes = (a.double().square().mean((-2, -1)) for a in (subject.network(x, t) - exact, exact))
     on_ridge = subject.problem.ridge_distance(x, subject.schedule.sigma(t)) < RIDGE
-    return by_bin(squares), by_bin(sizes), by_bin(on_ridge)
+    return squares.view(BINS, -1), sizes.view(BINS, -1), on_ridge.view(BINS, -1)
 
 
 @metric("score error", better="lower", where=WHERE)
@@ -141,5 +132,5 @@ def distance_from_memory(subject: Subject) -> Estimate:
     x_0 = centres[torch.randint(len(centres), t.shape, generator=generator)]
     x = wrap(x_0 + sigma[:, None, None] * torch.randn(x_0.shape, generator=generator))
     output, others = subject.network(x, t), (memorised_score(centres, x, sigma), subject.truth(x, t))
-    to_data, to_truth = (by_bin((output - other).square().mean((-2, -1)), len(times)) for other in others)
+    to_data, to_truth = ((output - other).square().mean((-2, -1)).view(len(times), -1) for other in others)
     return Estimate.of_ratio(to_data, to_data + to_truth)

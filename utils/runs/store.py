@@ -69,11 +69,8 @@ class Record:
             "left_out": self.left_out,
             "curves": {name: curve._asdict() for name, curve in self.curves.items()},
         }
-        # Floats with six digits, and as text where they are not finite; the facts keep all, for they tell runs apart.
-        how: dict[str, Any] = {
-            "parse_float": lambda s: float(f"{float(s):.6g}"),
-            "parse_constant": lambda s: str(float(s)),
-        }
+        # Floats get six digits, and are text where not finite. The facts keep all digits, for they tell runs apart.
+        how: Any = {"parse_float": lambda s: float(f"{float(s):.6g}"), "parse_constant": lambda s: str(float(s))}
         content = self.facts | json.loads(json.dumps(found), **how)
         with atomic_write(self.folder / "metrics.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

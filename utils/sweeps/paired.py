@@ -19,10 +19,8 @@ from utils.sweeps.results import Row
 
 
 class Mean(NamedTuple):
-    """A mean over seeds, half of its 95 % interval, and the p-value of it being 0.
-
-    Half-width and p-value are not-a-number where they cannot be had: of one seed, or where all have the same value.
-    """
+    """A mean over seeds, half of its 95 % interval, and the p-value of it being 0; both are not-a-number where they
+    cannot be had: of one seed, or where all have the same value."""
 
     value: float
     half_width: float

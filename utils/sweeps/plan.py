@@ -38,10 +38,8 @@ Overrides = Annotated[dict[str, Any], AfterValidator(_leave_runs)]
 
 
 class Part(Settings):
-    """Some experiments, with every combination of some overrides.
-
-    An override that is a list has these values in turn; any other value is the same in all runs and not in their names.
-    """
+    """Some experiments, with every combination of some overrides. One that is a list has these values in turn; any
+    other value is the same in all runs and not in their names."""
 
     experiments: Annotated[list[str], Field(min_length=1)]
     overrides: Overrides = Field(default_factory=dict)

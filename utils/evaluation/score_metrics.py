@@ -109,8 +109,8 @@ def score_error_ridges(subject: Subject, variant: str, where: str) -> Estimate:
 
 
 def memorised_score(centres: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-    """Return the normalised score, like x, of a model which has memorised the centres, (centre, atom, dimension), for
-    noise sigma < NARROW, (batch,)."""
+    """Return the normalised score, like x, of a model which has memorised the centres, (centre, atom, dimension). The
+    noise sigma, (batch,), has to be below NARROW, since the nearest image of each centre alone is looked at."""
     scores = []
     for point, width in zip(x, sigma, strict=True):  # one at a time, since each meets every centre
         u = displacement(point, centres)

@@ -39,7 +39,7 @@ class ExponentialSchedule(NoiseSchedule):
 
     type: Literal["exponential"] = "exponential"
 
-    rate = property(lambda self: math.log(self.sigma_max / self.sigma_min))  # L
+    rate = property(lambda self: math.log(self.sigma_max / self.sigma_min))  # L, everywhere the same
 
     def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * torch.exp(self.rate * t)

@@ -1,11 +1,9 @@
 """Base class and field types shared by all settings.
 
 What is not learned (the data distribution, the noise schedule, a regularizer) is a small immutable pydantic model with
-its behaviour on it. The keys of the YAML files are the fields of these models, so an unknown key or a value of a wrong
-type is found before anything runs.
+its behaviour on it. Its fields are the keys of the YAML files, so a mistake there is found before anything runs.
 """
 
-from collections.abc import Iterator
 from typing import Annotated, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
@@ -33,14 +31,11 @@ class AnySubclass:
         self.default = default
 
     def __get_pydantic_core_schema__(self, source: type[Settings], handler: GetCoreSchemaHandler) -> CoreSchema:
-        choices = {get_args(c.model_fields["type"].annotation)[0]: handler.generate_schema(c) for c in _typed(source)}
+        kinds = [source]
+        for kind in kinds:  # the list grows meanwhile
+            kinds += kind.__subclasses__()
+        names = {kind: get_args(kind.model_fields["type"].annotation) for kind in kinds if "type" in kind.model_fields}
+        choices = {name[0]: handler.generate_schema(kind) for kind, name in names.items() if name}
         union = core_schema.tagged_union_schema(choices, discriminator="type")
         named = {"type": self.default} if self.default else {}
         return core_schema.no_info_before_validator_function(lambda b: named | b if isinstance(b, dict) else b, union)
-
-
-def _typed(base: type[Settings]) -> Iterator[type[Settings]]:
-    for subclass in base.__subclasses__():
-        if "type" in subclass.model_fields and get_args(subclass.model_fields["type"].annotation):
-            yield subclass
-        yield from _typed(subclass)

@@ -1,16 +1,12 @@
 """The benchmarks measure what they say."""
 
-from itertools import islice
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from benchmarks import derivatives, epochs
+from benchmarks import __main__ as benchmarks
 from utils.files import UserError
-from utils.runs.loading import configure
 from utils.runs.run import find_experiments
-from utils.score.derivatives import by_forward_mode
 
 
 def test_seconds_of_an_epoch_are_without_the_start_and_the_first_round(monkeypatch):
@@ -20,22 +16,29 @@ def test_seconds_of_an_epoch_are_without_the_start_and_the_first_round(monkeypat
     def training(number):
         clock[0] += next(moves, 0.0) + 5 + 0.5 * number
 
-    monkeypatch.setattr(epochs, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(epochs, "actions", lambda: {"one": training, "other": training})
-    assert epochs.seconds_an_epoch(rounds=2) == {"one": pytest.approx([0.5] * 2), "other": pytest.approx([0.5] * 2)}
-    assert epochs.ratio({"one": [2.0, 30.0, 4.0], "other": [1.0, 10.0, 4.0]}, "one", "other") == 2  # median over rounds
+    monkeypatch.setattr(benchmarks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(benchmarks, "trainings", lambda: {"one": training, "other": training})
+    half = pytest.approx([0.5] * 2)
+    assert benchmarks.seconds_an_epoch(rounds=2) == {"one": half, "other": half}
 
 
-def test_every_experiment_is_measured_or_says_why_not_beside_the_loop_by_hand_which_goes_on(training):
-    assert {epochs.BY_HAND, epochs.PLAIN, *find_experiments()[1:]} <= epochs.actions().keys()
-    assert len(list(islice(epochs.epochs_by_hand(), 2))) == 2
+def test_table_has_medians_over_rounds_of_what_an_epoch_takes_in_units_of_another(monkeypatch):
+    found = {benchmarks.BY_HAND: [1.0, 10.0, 4.0], benchmarks.PLAIN: [2.0, 30.0, 4.0], "idea": [3.0, 30.0, 8.0]}
+    monkeypatch.setattr(benchmarks, "seconds_an_epoch", lambda: found)
+    monkeypatch.setattr(benchmarks, "seconds_of_derivatives", lambda points: (points / 1e3, 1e-3))
+    epochs, derivatives = list(benchmarks.rows())[:3], list(benchmarks.rows())[3:]
+    plain = (f"epoch of {benchmarks.PLAIN}", "2.00 by hand")
+    assert epochs == [("epoch by hand", "4000.0 ms"), plain, ("epoch of idea", "1.50 plain epochs")]
+    assert [result for _, result in derivatives] == ["64.0 ms : 1.0 ms = 64.0", "512.0 ms : 1.0 ms = 512.0"]
+
+
+def test_every_experiment_is_measured_beside_the_loop_by_hand(training):
+    assert benchmarks.trainings().keys() >= {benchmarks.BY_HAND, benchmarks.PLAIN, *find_experiments()[1:]}
+    benchmarks.trainings()[benchmarks.BY_HAND](2)
+    assert min(benchmarks.seconds_of_derivatives(2)) > 0
+
+
+def test_training_that_cannot_be_started_says_why(training):
     (training / "no_regularizer" / "specific_config.yaml").write_text("sed: 1")
     with pytest.raises(UserError, match="sed: unknown key"):
-        epochs.actions()[epochs.PLAIN](1)
-
-
-def test_both_ways_that_are_measured_give_the_same_derivatives(generator):
-    network = configure("no_regularizer").build_network().double()
-    x, t = (torch.rand(*shape, generator=generator, dtype=torch.float64) for shape in ((5, 2, 1), (5,)))
-    for one, other in zip(by_forward_mode(network, x, t), derivatives.by_torch_func(network, x, t), strict=True):
-        torch.testing.assert_close(one, other)
+        benchmarks.trainings()[benchmarks.PLAIN](1)

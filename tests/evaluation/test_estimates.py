@@ -7,7 +7,7 @@ import torch
 from scipy.stats import kstest
 from subjects import seeded
 
-from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, by_bin, stratified_times
+from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, stratified_times
 
 REPEATS = 150  # their spread is known to 6 %; four such errors are allowed
 
@@ -61,7 +61,7 @@ def test_root_and_ratio_have_a_value_only_where_there_is_one():
 
 
 def test_times_are_uniform_in_their_bins_whose_centres_are_those_of_a_curve():
-    t = by_bin(stratified_times(2_000, seeded()))
+    t = stratified_times(2_000, seeded()).view(BINS, -1)
     place = BINS * t - torch.arange(BINS)[:, None]
     assert place.min() >= 0 and place.max() <= 1 + 1e-5  # rounding of float32
     assert kstest(place.flatten().numpy(), "uniform").pvalue > 1e-3

@@ -7,7 +7,7 @@ from networks import Curl, near
 from subjects import Given, make_subject, seeded
 
 from utils.evaluation import field_metrics as metrics
-from utils.evaluation.estimates import BINS, Points, by_bin, points_at
+from utils.evaluation.estimates import BINS, points_at
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.score.networks import AnalyticalScoreNetwork
 from utils.score.regularizers import fokker_planck_residual
@@ -17,8 +17,8 @@ def test_curl_of_a_rotation_is_one_half_and_on_the_diagonal_all_of_it(truth, sch
     """tr J J is proportional to -cos cos, whose mean is 0 under uniform points; at x = y it is -tr J J^T."""
     subject = make_subject(Curl(schedule, (2, 1)), truth, per_bin=300)
     assert near(metrics.curl(subject, "uniform"), 0.5)
-    points = points_at("uniform", truth, 10, seeded())
-    diagonal = Points(points.x[:, :1].expand(-1, 2, 1), points.t)
+    x, t = points_at("uniform", truth, 10, seeded())
+    diagonal = x[:, :1].expand(-1, 2, 1), t
     monkeypatch.setattr(metrics, "points_at", lambda *_: diagonal)
     assert metrics.curl(make_subject(Curl(schedule, (2, 1)), truth), "uniform").value == pytest.approx(1, abs=1e-12)
 
@@ -39,7 +39,7 @@ def test_residual_scalars_are_the_mean_and_median_of_the_residual(truth, schedul
         squares = fokker_planck_residual(subject.precise, *points, form).square().mean(1)
         scalar, curve = metrics.residual(subject, form, "noised")
         assert scalar.value == pytest.approx(squares.mean().sqrt().item(), rel=1e-9) and scalar.value > 1e-3
-        assert curve.value[3] == pytest.approx(by_bin(squares)[3].mean().sqrt().item(), rel=1e-9)
+        assert curve.value[3] == pytest.approx(squares.view(BINS, -1)[3].mean().sqrt().item(), rel=1e-9)
         median = metrics.residual_median(subject, form, "noised")
         assert median.value == pytest.approx(squares.sqrt().median().item(), rel=0.02)  # torch takes the lower of two
         assert scalar.number_of_points == median.number_of_points == 30 * BINS
@@ -52,7 +52,7 @@ def test_consistency_gap_and_error_of_too_small_a_score_are_their_known_size(fra
     schedule = ExponentialSchedule(sigma_min=0.001, sigma_max=0.05)
     truth = AnalyticalScoreNetwork(make_problem([[0.5]], permutation_symmetric=False), schedule)
     t = torch.full((20_000,), 0.6)
-    points = Points(truth.problem.sample_noised(schedule.sigma(t), seeded()), t)
+    points = truth.problem.sample_noised(schedule.sigma(t), seeded()), t
     monkeypatch.setattr(metrics, "points_at", lambda *_: points)
     subject = make_subject(Given(truth, lambda x, t: fraction * truth(x, t)), truth)
     (error, _), (gap, _) = metrics.consistency_error(subject, "noised"), metrics.consistency_gap(subject, "noised")

@@ -9,11 +9,11 @@ from networks import Zero, near
 from subjects import PROBLEMS, SCHEDULES, Given, make_subject, seeded, wrong_width
 
 from utils.evaluation import score_metrics as metrics
-from utils.evaluation.estimates import BINS, NoValue, Points, by_bin, points_at
+from utils.evaluation.estimates import BINS, NoValue, points_at
 from utils.evaluation.registry import WHERE
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.physics.torus import wrap, wrapped_normal_log_density
-from utils.score.networks import AnalyticalScoreNetwork, EmpiricalScoreNetwork
+from utils.score.networks import AnalyticalScoreNetwork
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -56,7 +56,7 @@ def test_twice_the_truth_has_a_relative_error_of_1_and_the_size_of_the_truth_as_
     size, curve = metrics.exact_score_size(twice, where)
     assert metrics.score_error(twice, where)[0].value == pytest.approx(size.value, rel=1e-5)
     points = points_at(where, truth, 40, twice.generator("score error"))
-    sizes = by_bin(truth(*points).square().mean((-2, -1))).mean(1).sqrt()
+    sizes = truth(*points).square().mean((-2, -1)).view(BINS, -1).mean(1).sqrt()
     assert curve.value == pytest.approx(sizes.tolist(), rel=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_a_point_is_on_a_ridge_where_a_mode_weighs_less_than_e_squared_times_the
     t = torch.full((BINS * 50,), 0.5)
     nats = 10 * torch.rand(len(t), generator=seeded())
     r = 2 * truth.problem.mode_widths(truth.schedule.sigma(t))[:, 0] ** 2 * nats
-    points = Points(torch.stack([0.5 - r / 2, 0.5 + r / 2], 1)[:, :, None], t)
+    points = torch.stack([0.5 - r / 2, 0.5 + r / 2], 1)[:, :, None], t
     monkeypatch.setattr(metrics, "points_at", lambda *_: points)
     network = Given(truth, lambda x, t: truth(x, t) + torch.where(nats < 2, 0.3, 0.1)[:, None, None])
     subject, on_ridge = make_subject(network, truth), int((nats < 2).sum())
@@ -82,7 +82,8 @@ def test_a_point_is_on_a_ridge_where_a_mode_weighs_less_than_e_squared_times_the
 
 def test_distance_from_memory_is_0_for_the_training_set_by_heart_and_1_for_the_truth(truth):
     data, other = (truth.problem.sample(500, seeded(i)) for i in range(2))
-    by_heart = EmpiricalScoreNetwork(truth.problem.permuted(data), truth.schedule)
+    centres, sigma = truth.problem.permuted(data), truth.schedule.sigma
+    by_heart = Given(truth, lambda x, t: metrics.memorised_score(centres, x, sigma(t)))
     assert metrics.distance_from_memory(make_subject(by_heart, truth, training_set=data)).value == 0
     assert metrics.distance_from_memory(make_subject(truth, truth, training_set=data)).value == 1
     assert 0 < metrics.distance_from_memory(make_subject(by_heart, truth, training_set=other)).value < 1
@@ -103,14 +104,14 @@ def test_distance_from_memory_is_taken_where_the_noised_training_set_is(truth, m
     assert near(found, 1 / (1 + exact)) and found.standard_error < 0.0125 and found.number_of_points == 3_000
 
 
-@pytest.mark.parametrize("centre", [0.5, 0.0])  # 0.0: across the seam
-def test_empirical_score_is_the_gradient_of_the_mixture_of_kernels(centre, schedule):
+@pytest.mark.parametrize("centre", [0.5, 0.0])
+def test_memorised_score_is_the_gradient_of_the_mixture_of_kernels(centre, schedule):
+    """Across the seam as well."""
     centres = centre + 0.02 * torch.randn(20, 2, 2, generator=seeded()).double()
     x, t = centre + 0.02 * torch.randn(10, 2, 2, generator=seeded(1)).double(), torch.full((10,), 0.45).double()
     x.requires_grad_()
-    sigma, network = schedule.sigma(t)[:, None, None, None], EmpiricalScoreNetwork(wrap(centres), schedule)
-    kernels = wrapped_normal_log_density(x[:, None] - centres, sigma).sum((-2, -1))
+    sigma = schedule.sigma(t)
+    kernels = wrapped_normal_log_density(x[:, None] - centres, sigma[:, None, None, None]).sum((-2, -1))
     (score,) = torch.autograd.grad(kernels.logsumexp(1).sum(), x)
-    assert torch.allclose(network(wrap(x), t), sigma[:, 0] * score, rtol=1e-9, atol=1e-11)
-    with pytest.raises(ValueError, match="narrower"):
-        network(x, t + 0.5)
+    ours = metrics.memorised_score(wrap(centres), wrap(x), sigma)
+    assert torch.allclose(ours, sigma[:, None, None] * score, rtol=1e-9, atol=1e-11)

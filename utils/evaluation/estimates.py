@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Generator, Tensor
 
 from utils.score.networks import AnalyticalScoreNetwork
 
@@ -82,29 +82,18 @@ class Estimate(NamedTuple):
         return Estimate(factor * self.value, error, self.number_of_points, interval)
 
 
-class Points(NamedTuple):
-    """Where a score is evaluated: x (bin x point, atom, dimension) and t (bin x point,), bin after bin."""
-
-    x: Tensor
-    t: Tensor
-
-
-def stratified_times(points_per_bin: int, generator: torch.Generator, bins: int = BINS) -> Tensor:
-    """Return points_per_bin times in each of the equal bins of [0,1], (bin x point,)."""
-    fraction = torch.rand(bins, points_per_bin, generator=generator)
-    return ((torch.arange(bins)[:, None] + fraction) / bins).flatten().clamp(max=1)
+def stratified_times(per_bin: int, generator: Generator) -> Tensor:
+    """Return as many times in each of the equal bins of [0,1], (bin x point,)."""
+    fraction = torch.rand(BINS, per_bin, generator=generator)
+    return ((torch.arange(BINS)[:, None] + fraction) / BINS).flatten().clamp(max=1)
 
 
-def points_at(where: str, truth: AnalyticalScoreNetwork, points_per_bin: int, generator: torch.Generator) -> Points:
-    """Return points of the noisy marginal p_t ("noised"), or as many at the same times, "uniform" on the torus."""
-    t = stratified_times(points_per_bin, generator)
+def points_at(where: str, truth: AnalyticalScoreNetwork, per_bin: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return points of the noisy marginal p_t ("noised"), or as many at the same times, "uniform" on the torus: x,
+    (bin x point, atom, dimension), and t, (bin x point,), bin after bin."""
+    t = stratified_times(per_bin, generator)
     x = truth.problem.sample_noised(truth.schedule.sigma(t), generator)
-    return Points(x if where == "noised" else torch.rand(x.shape, generator=generator), t)
-
-
-def by_bin(draws: Tensor, bins: int = BINS) -> Tensor:
-    """Return draws, (bin x point,), as (bin, point)."""
-    return draws.view(bins, -1)
+    return x if where == "noised" else torch.rand(x.shape, generator=generator), t
 
 
 class Curve(NamedTuple):

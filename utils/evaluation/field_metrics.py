@@ -8,7 +8,7 @@ without curl need not be a gradient: its circulation, the integral once around, 
 import torch
 from torch import Tensor
 
-from utils.evaluation.estimates import Curve, Estimate, NoValue, by_bin, points_at, stratified_times, with_curve
+from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, points_at, stratified_times, with_curve
 from utils.evaluation.registry import WHERE, Subject, metric, shared
 from utils.score.derivatives import derivatives
 from utils.score.regularizers import Consistency, residual_from
@@ -33,7 +33,7 @@ def _field(subject: Subject, where: str) -> dict[str, Tensor]:
         rows = [residual_from(d, subject.precise, t, form).square().mean(-1) for form in FORMS]
         rows += [(d.jacobian * other).sum((-2, -1)) for other in (d.jacobian.mT, d.jacobian)]
         parts.append(torch.stack(rows))
-    return dict(zip((*FORMS, "tr J J", "tr J J^T"), map(by_bin, torch.cat(parts, 1)), strict=True))
+    return dict(zip((*FORMS, "tr J J", "tr J J^T"), torch.cat(parts, 1).unflatten(1, (BINS, -1)), strict=True))
 
 
 @metric("FP residual, {}", source=LAI, better="lower", headline="score_fpe_noised", where=WHERE, variants=FORMS)
@@ -68,15 +68,15 @@ def circulation(subject: Subject) -> list[Estimate]:
         x = torch.rand(len(t), 1, atoms * dimensions, generator=generator).repeat(1, LOOP_POINTS, 1)
         x[:, :, k] = (x[:, :, k] + torch.arange(LOOP_POINTS) / LOOP_POINTS) % 1  # from a uniform base point
         field = subject.network(x.view(-1, atoms, dimensions), t.repeat_interleave(LOOP_POINTS))
-        estimates.append(Estimate.of_mean(by_bin(field.flatten(1)[:, k].view(len(t), LOOP_POINTS).double().mean(1))))
+        integrals = field.flatten(1)[:, k].view(len(t), LOOP_POINTS).double().mean(1)
+        estimates.append(Estimate.of_mean(integrals.view(BINS, -1)))
     return estimates
 
 
 @shared
 def _gaps(subject: Subject, where: str) -> tuple[Tensor, Tensor]:
     """Return the gaps along two independent trajectories, (trajectory, ...), of the network and of the exact score.
-    Both take the same points and random numbers, so what they share (the noise of a step, which hides a small gap, and
-    what the sampler's finite steps make of a consistent score) cancels in their difference."""
+    Both take the same points and random numbers, so what noise and finite steps do to both cancels."""
     points = points_at(where, subject.truth, subject.effort.per_bin["gap"], subject.generator("gap points"))
     rule = Consistency.model_validate(dict(weight=0, points=where, time_steps=TIME_STEPS, number_of_steps=STEPS))
     networks, purpose = (subject.network, subject.truth), f"gap {where}"
@@ -89,7 +89,7 @@ def consistency_gap(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of sigma^2 |E[s_theta(x_t', t') | x_t] - s_theta(x_t, t)|^2 over 5 of 100 reverse steps,
     from two independent trajectories: unbiased, so perhaps negative; steps are finite, so the exact score's is not 0.
     """
-    return with_curve(Estimate.of_mean, by_bin(_gaps(subject, where)[0].prod(0).mean((-2, -1))))
+    return with_curve(Estimate.of_mean, _gaps(subject, where)[0].prod(0).mean((-2, -1)).view(BINS, -1))
 
 
 @metric("consistency error", better="closer to 0", headline="noised", where=WHERE)
@@ -97,4 +97,4 @@ def consistency_error(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of |gap_theta - gap|^2: the square of the difference between the network's consistency gap
     and that of the exact score on trajectories with the same random numbers; unbiased, so perhaps negative."""
     ours, exact = _gaps(subject, where)
-    return with_curve(Estimate.of_mean, by_bin((ours - exact).prod(0).mean((-2, -1))))
+    return with_curve(Estimate.of_mean, (ours - exact).prod(0).mean((-2, -1)).view(BINS, -1))

@@ -24,6 +24,7 @@ Result = Estimate | tuple[Estimate, Curve] | list[Estimate]
 TOY, SONG = "this project", "Song et al. 2021"
 Texts = Mapping[str, str]
 NOTHING: Texts = {"": ""}
+MIN_POINTS = 30  # of fewer no mean is given
 WHERE = {  # at which points a score is compared: ending of a metric's name -> its definition
     "noised": "points of the noisy marginal p_t, t uniform on [0,1]",
     "uniform": "points uniform on the torus, t uniform on [0,1]",
@@ -80,14 +81,8 @@ class Metric:
     better: Literal["lower", "higher", "closer to 1", "closer to 0"] | None = None
     paired: bool = False  # sweeps show its difference to the baseline as well
 
-    @property
-    def factor(self) -> float:
-        """What a value is multiplied with to be in `shown_unit`."""
-        return 100.0 if self.unit == "fraction" else 1.0
-
-    @property
-    def shown_unit(self) -> str:
-        return "%" if self.unit == "fraction" else self.unit
+    shown_unit = property(lambda metric: "%" if metric.unit == "fraction" else metric.unit)
+    factor = property(lambda metric: 100.0 if metric.unit == "fraction" else 1.0)  # takes a value to shown_unit
 
     @property
     def heading(self) -> str:

@@ -14,11 +14,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from utils.evaluation.estimates import CONFIDENCE, Curve, Estimate, NoValue
-from utils.evaluation.registry import Subject, metric, shared
+from utils.evaluation.registry import MIN_POINTS, Subject, metric, shared
 from utils.physics.laws import Law
 from utils.physics.torus import displacement
 
-MIN_POINTS = 30  # of fewer no mean is given
 BLOCK = 500  # samples in an optimal transport, whose cost grows with the cube
 
 

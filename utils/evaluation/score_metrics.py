@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor
 
-from utils.evaluation.estimates import Curve, Estimate, NoValue, by_bin, points_at, stratified_times, with_curve
-from utils.evaluation.registry import SONG, WHERE, Subject, metric, shared
+from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, points_at, stratified_times, with_curve
+from utils.evaluation.registry import MIN_POINTS, SONG, WHERE, Subject, metric, shared
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.physics.torus import displacement, wrap, wrapped_normal_score
-from utils.score.networks import NARROW, EmpiricalScoreNetwork
 
-MIN_POINTS = 30  # of fewer no mean is given
 RIDGE = 2.0  # nats: on a ridge the best mode weighs less than e^2 = 7.4 times the second best
+NARROW = 0.05  # noise for which no image but the nearest counts: the others weigh less than exp(-50)
 MEMORY_TIMES = (0.0, 0.1, 0.2, 0.3)  # early: later the training set and its distribution look alike
 
 
@@ -44,7 +43,7 @@ def _excess(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     output, exact = subject.network(x, t), subject.truth(x, t)
     excess = ((output - target).square() - (exact - target).square()).mean((-2, -1))
     in_nats = (schedule.sigma_dot(t) / schedule.sigma(t)) * excess * x[0].numel()
-    return by_bin(excess), by_bin(in_nats), by_bin(path_kl_density(output - exact, t, schedule))
+    return excess.view(BINS, -1), in_nats.view(BINS, -1), path_kl_density(output - exact, t, schedule).view(BINS, -1)
 
 
 @metric("excess loss", better="lower")
@@ -68,11 +67,11 @@ def path_kl_disagreement(subject: Subject) -> Estimate:
 @shared
 def _errors(subject: Subject, where: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return |sigma D|^2 and |sigma s|^2, means over components, and whether a point is on a ridge, (bin, point)."""
-    points = points_at(where, subject.truth, subject.effort.per_bin["score error"], subject.generator("score error"))
-    exact = subject.truth(*points)
-    squares, sizes = (a.double().square().mean((-2, -1)) for a in (subject.network(*points) - exact, exact))
-    on_ridge = subject.problem.ridge_distance(points.x, subject.schedule.sigma(points.t)) < RIDGE
-    return by_bin(squares), by_bin(sizes), by_bin(on_ridge)
+    x, t = points_at(where, subject.truth, subject.effort.per_bin["score error"], subject.generator("score error"))
+    exact = subject.truth(x, t)
+    squares, sizes = (a.double().square().mean((-2, -1)) for a in (subject.network(x, t) - exact, exact))
+    on_ridge = subject.problem.ridge_distance(x, subject.schedule.sigma(t)) < RIDGE
+    return squares.view(BINS, -1), sizes.view(BINS, -1), on_ridge.view(BINS, -1)
 
 
 @metric("score error", better="lower", where=WHERE)
@@ -109,6 +108,17 @@ def score_error_ridges(subject: Subject, variant: str, where: str) -> Estimate:
     return Estimate.of_root_mean(squares[chosen])
 
 
+def memorised_score(centres: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """Return the normalised score, like x, of a model which has memorised the centres, (centre, atom, dimension). The
+    noise sigma, (batch,), has to be below NARROW, since the nearest image of each centre alone is looked at."""
+    scores = []
+    for point, width in zip(x, sigma, strict=True):  # one at a time, since each meets every centre
+        u = displacement(point, centres)
+        weights = torch.softmax(-u.square().sum((-2, -1)) / (2 * width**2), 0)
+        scores.append(-torch.einsum("c,cad->ad", weights, u) / width)
+    return torch.stack(scores)
+
+
 @metric("distance from memory", better="higher")
 def distance_from_memory(subject: Subject) -> Estimate:
     """E|N_theta - N_e|^2 / (E|N_theta - N_e|^2 + E|N_theta - N|^2), N_e the exact normalised score of the noised
@@ -118,9 +128,9 @@ def distance_from_memory(subject: Subject) -> Estimate:
     if not len(times):
         raise NoValue(f"the noise is wider than {NARROW} at all times at which it is evaluated")
     t = times.repeat_interleave(subject.effort.memory)
-    centres = subject.problem.permuted(subject.training_set)
+    sigma, centres = schedule.sigma(t), subject.problem.permuted(subject.training_set)
     x_0 = centres[torch.randint(len(centres), t.shape, generator=generator)]
-    x = wrap(x_0 + schedule.sigma(t)[:, None, None] * torch.randn(x_0.shape, generator=generator))
-    output, others = subject.network(x, t), (EmpiricalScoreNetwork(centres, schedule), subject.truth)
-    to_data, to_truth = (by_bin((output - n(x, t)).square().mean((-2, -1)), len(times)) for n in others)
+    x = wrap(x_0 + sigma[:, None, None] * torch.randn(x_0.shape, generator=generator))
+    output, others = subject.network(x, t), (memorised_score(centres, x, sigma), subject.truth(x, t))
+    to_data, to_truth = ((output - other).square().mean((-2, -1)).view(len(times), -1) for other in others)
     return Estimate.of_ratio(to_data, to_data + to_truth)

@@ -1,7 +1,6 @@
 """How the width sigma(t) of the variance-exploding noise grows with the diffusion time t in [0,1].
 
 The forward process is dx = g dW with g^2 = 2 sigma sigma_dot, so that x_t = x_0 + sigma(t) z (Song et al. 2021).
-A new schedule is a subclass of `NoiseSchedule` with a `type`, sigma and sigma_dot > 0.
 """
 
 import math
@@ -15,7 +14,7 @@ from utils.settings import Settings, Width
 
 
 class NoiseSchedule(Settings):
-    """sigma(t) between sigma_min at t = 0 and sigma_max at t = 1; sigma_dot is positive everywhere."""
+    """sigma(t) between sigma_min at t = 0 and sigma_max at t = 1; sigma_dot > 0. A subclass has a `type` and both."""
 
     sigma_min: Width
     sigma_max: Width
@@ -40,10 +39,7 @@ class ExponentialSchedule(NoiseSchedule):
 
     type: Literal["exponential"] = "exponential"
 
-    @property
-    def rate(self) -> float:
-        """L, the constant value of sigma_dot / sigma."""
-        return math.log(self.sigma_max / self.sigma_min)
+    rate = property(lambda self: math.log(self.sigma_max / self.sigma_min))  # L, everywhere the same
 
     def sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * torch.exp(self.rate * t)

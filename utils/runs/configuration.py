@@ -122,9 +122,8 @@ class Configuration(Problem):
         """Where toy_problem.permutation_symmetric is not given, it is what the network can represent."""
         try:
             network = content.get("score_network")  # its own fault is named by what comes next, and that is enough
-            wrong = not isinstance(network, dict) or not isinstance(network.get("permutation_equivariant"), bool)
-            filled = {"permutation_symmetric": wrong or network["permutation_equivariant"]}
-            return content | {"toy_problem": filled | content["toy_problem"]}
+            symmetric = not isinstance(network, dict) or network.get("permutation_equivariant") is not False
+            return content | {"toy_problem": {"permutation_symmetric": symmetric} | content["toy_problem"]}
         except (AttributeError, TypeError, KeyError):
             return content  # toy_problem is missing, or a block is of a wrong type
 
@@ -152,10 +151,8 @@ class Configuration(Problem):
         return self.model_dump(mode="json")
 
     def key(self, *left_out: str) -> str:
-        """Return a hash, 16 hexadecimal digits, of what is trained without these blocks.
-
-        Settings that have their default value do not enter, so a new setting changes no old key.
-        """
+        """Return a hash, 16 hexadecimal digits, of what is trained without these blocks. Settings that have their
+        default value do not enter, so a new setting changes no old key."""
         content = self.model_dump(mode="json", exclude_defaults=True, exclude={*INCIDENTAL, *left_out})
         for name in content:
             if kind := getattr(getattr(self, name), "type", None):

@@ -42,12 +42,11 @@ class Curves:
 def read_curves(path: Path) -> dict[str, np.ndarray]:
     """Return each column, (epoch,), not-a-number where it is empty; without the half of a line that is being written.
     Raises UserError where the file is damaged or has no epoch, OSError where it cannot be read."""
-    heading, *lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines(True) or [""]
+    heading, *lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines(True) or [HEADING]
     rows = [_row(line) for line in lines if line.endswith("\n")]
-    whole = [heading.strip() == HEADING, *map(bool, rows)]
-    if not rows or not all(whole):
-        text = "holds no epoch" if not rows and heading.strip() in ("", HEADING) else None
-        text = text or f"line {whole.index(False) + 1} is damaged"
+    damaged = [number for number, whole in enumerate([heading.strip() == HEADING, *rows], 1) if not whole]
+    if damaged or not rows:
+        text = f"line {damaged[0]} is damaged" if damaged else "holds no epoch"
         raise UserError(f"{path}: {text}, so there is no learning curve of this run")
     return dict(zip(COLUMNS, np.array(rows).T, strict=True))
 

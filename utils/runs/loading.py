@@ -23,9 +23,8 @@ from utils.runs.configuration import Configuration, flat
 from utils.settings import Settings
 
 Schema = TypeVar("Schema", bound=Settings)
-WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
-    word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
-}
+WORDS: dict[str, bool | None] = dict.fromkeys(["", "~", "null", "Null", "NULL"])
+WORDS |= dict.fromkeys(["true", "True", "TRUE"], True) | dict.fromkeys(["false", "False", "FALSE"], False)
 INTEGER = re.compile(r"[-+]?[0-9]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 MAX_LEVELS, MAX_DIGITS = 20, 100  # of a file's blocks; of a whole number, what is longer stays text
@@ -135,13 +134,12 @@ def _read_overrides(overrides: Iterable[str], origin: str) -> dict:
 
 def _merge(lower: dict, upper: dict) -> dict:
     """Merge deeply; a block that is given another `type` starts anew, for its old keys belong to the old type."""
-    merged = dict(lower)
-    for key, new in upper.items():
-        old: Any = lower.get(key)
-        nested = isinstance(old, dict) and isinstance(new, dict)
-        if nested and old.get("type", new.get("type")) == new.get("type", old.get("type")):
-            new = _merge(old, new)
-        merged[key] = new
+    merged = lower | upper
+    for key in lower.keys() & upper.keys():
+        old, new = lower[key], upper[key]
+        blocks = isinstance(old, dict) and isinstance(new, dict)
+        if blocks and old.get("type", new.get("type")) == new.get("type", old.get("type")):
+            merged[key] = _merge(old, new)
     return merged
 
 
@@ -181,11 +179,10 @@ def _without_union_tags(location: tuple, merged: dict) -> list[str]:
     keys: list[str] = []
     node: Any = merged
     for part in location:
-        if isinstance(node, dict) and part not in node and part == node.get("type", "gaussian"):
-            continue
-        keys.append(str(part))
-        with contextlib.suppress(TypeError, KeyError, IndexError):
-            node = node[part]
+        if not isinstance(node, dict) or part in node or part != node.get("type", "gaussian"):
+            keys.append(str(part))
+            with contextlib.suppress(TypeError, KeyError, IndexError):
+                node = node[part]
     return keys
 
 

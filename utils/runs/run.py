@@ -48,9 +48,7 @@ class Run:
     curves_file = _file("curves.csv")  # the losses of every epoch
     metrics_file = _file("metrics.json")  # the numbers of the trained network, where a sweep evaluated it
     log_file = _file("log.txt")  # what the training printed, where a sweep started it
-    lock_file = property(
-        lambda run: run.folder.with_name(f".{run.folder.name}.lock")
-    )  # stays where the folder is removed
+    lock_file = property(lambda run: run.folder.with_name(f".{run.folder.name}.lock"))  # outlives the folder
 
     @property
     def command(self) -> str:
@@ -61,7 +59,7 @@ class Run:
 
 def find_experiments() -> list[str]:
     """Return the names of the experiments under training/, the baseline first."""
-    names = {path.parent.name for path in TRAINING.glob("*/specific_config.yaml")}
+    names = (path.parent.name for path in TRAINING.glob("*/specific_config.yaml"))
     return sorted(names, key=lambda name: (name != BASELINE, name))
 
 
@@ -89,10 +87,10 @@ def code_version() -> str:
     """Return the commit of the code, with -dirty where files were changed since, or "unknown" outside its own git."""
     git = ["git", f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}"]  # not that of a repository around this one
     try:
-        done = subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
+        words = [*git, "describe", "--always", "--dirty"]
+        return subprocess.check_output(words, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
 
 
 def _shown(name: str) -> str:

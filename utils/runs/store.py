@@ -5,7 +5,6 @@ points, why others have no value, and curves against t. JSON has no infinity and
 """
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from utils.evaluation.estimates import Curve, Estimate
@@ -24,9 +24,9 @@ from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, Run, code_version
 from utils.score.samplers import Sampling
 
-PROBLEM = ("toy_problem", "noise_schedule")
 NEEDED = ("key", "oracle", "training_seed", "checkpoint", "code_version", "sampling", "network_evaluations_per_sample")
 DESCRIPTION = ("label", "unit", "definition", "source", "better")  # of a metric
+NUMBERS, CURVES = TypeAdapter(dict[str, Estimate]), TypeAdapter(dict[str, Curve])  # also from numbers that are text
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Record:
     @property
     def problem_in_words(self) -> str:
         """The settings of the problem that are not those of base_config.yaml; nothing where all are."""
-        changes = self.facts["configuration_difference"].items()
-        ours = [(key, new) for key, (_, new) in changes if key.startswith(PROBLEM) and new is not None]
+        blocks, changes = tuple(Problem.model_fields), self.facts["configuration_difference"].items()
+        ours = [(key, new) for key, (_, new) in changes if key.startswith(blocks) and new is not None]
         return ", ".join(f"{key}={json.dumps(new)}" for key, new in ours)
 
     def write(self, seconds: Mapping[str, float]) -> None:
@@ -70,7 +70,9 @@ class Record:
             "left_out": self.left_out,
             "curves": {name: curve._asdict() for name, curve in self.curves.items()},
         }
-        content = self.facts | _plain(found)  # the facts keep all digits, for they tell runs apart
+        # Floats get six digits, and are text where not finite. The facts keep all digits, for they tell runs apart.
+        how: Any = {"parse_float": lambda s: float(f"{float(s):.6g}"), "parse_constant": lambda s: str(float(s))}
+        content = self.facts | json.loads(json.dumps(found), **how)
         with atomic_write(self.folder / "metrics.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -79,39 +81,15 @@ class Record:
         """Return the record in a metrics.json; raises UserError where it is damaged, or of an older version."""
         try:
             facts = json.loads(path.read_bytes())
-            estimates = {name: _estimate(entry) for name, entry in facts.pop("metrics").items()}
-            curves = {name: _curve(entry) for name, entry in facts.pop("curves").items()}
-            record = cls(facts, estimates, facts.pop("left_out"), curves, path.parent)
+            metrics, curves = facts.pop("metrics"), CURVES.validate_python(facts.pop("curves"))
+            numbers = {name: [entry[field] for field in Estimate._fields] for name, entry in metrics.items()}
+            record = cls(facts, NUMBERS.validate_python(numbers), facts.pop("left_out"), curves, path.parent)
             _ = record.title, record.problem, record.problem_in_words, [facts[name] for name in NEEDED]
             return record
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
             reason = ", ".join(str(reason).splitlines()[:2])  # pydantic's has more
             raise UserError(f"{path}: not readable ({reason}); analyse the run again, or remove it") from error
-
-
-def _estimate(entry: dict[str, Any]) -> Estimate:
-    value, error, points, interval = (entry[field] for field in Estimate._fields)
-    return Estimate(float(value), _number(error), points, interval and tuple(map(float, interval)))
-
-
-def _curve(entry: dict[str, Any]) -> Curve:
-    return Curve(*([_number(value) for value in entry[field]] for field in Curve._fields))
-
-
-def _number(value: Any) -> Any:
-    return None if value is None else float(value)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON can hold: floats with six digits, and as text where they are not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
-    return value
 
 
 def evaluate_run(

@@ -58,8 +58,8 @@ def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True)
         hessian = _jacobian(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
     hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
     laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
-    result = Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
-    return result if learning else Derivatives(*(d if d is None else d.detach() for d in result))  # type: ignore[arg-type]
+    value, time, jacobian = (d if learning else d.detach() for d in (value, time, jacobian))
+    return Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
 
 
 def _jacobian(fields: Tensor, of: Tensor, **options: Any) -> Tensor:
@@ -76,7 +76,10 @@ def by_forward_mode(network: MLPScoreNetwork, x: Tensor, t: Tensor, mixed: bool 
     """Return the derivatives of the perceptron, from channels that are carried through it side by side: N, d_t N, all
     d_k N, and either all d_k d_l N or, without the mixed ones, the Laplacian alone."""
     size = x[0].numel()
-    channels = _input_channels(network, x, t, mixed) @ _embedding_matrix(network).T
+    embeddings = network.embed_coordinates, network.embed_sigma, network.embed_time
+    weights, biases = zip(*((layer.weight, layer.bias) for layer in embeddings), strict=True)
+    matrix = torch.cat([torch.block_diag(*weights), torch.cat(biases)[:, None]], 1)  # biases meet the constant feature
+    channels = _input_channels(network, x, t, mixed) @ matrix.T
     *hidden, last = (layer for layer in network.layers if isinstance(layer, torch.nn.Linear))
     for layer in hidden:
         channels = _SiLU.apply(channels @ layer.weight.T, layer.bias, size, mixed)
@@ -111,13 +114,6 @@ def _input_channels(network, x, t, mixed):
     channels[2 : 2 + size, :, :size], channels[2 : 2 + size, :, size:-3] = -sin * slopes, cos * slopes
     channels[2 + size :, :, :size], channels[2 + size :, :, size:-3] = -cos * products, -sin * products
     return channels
-
-
-def _embedding_matrix(network):
-    """Return the three embeddings as one matrix; the constant feature carries their biases."""
-    layers = network.embed_coordinates, network.embed_sigma, network.embed_time
-    biases = torch.cat([layer.bias for layer in layers])
-    return torch.cat([torch.block_diag(*(layer.weight for layer in layers)), biases[:, None]], 1)
 
 
 class _SiLU(torch.autograd.Function):

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from utils.physics.laws import Law
 from utils.physics.noise_schedule import NoiseSchedule
-from utils.physics.torus import displacement
 from utils.settings import LayerSize, Settings
-
-NARROW = 0.05  # noise for which no image but the nearest counts: the others weigh less than exp(-50)
 
 
 class ScoreNetwork(nn.Module):
@@ -53,27 +50,6 @@ class AnalyticalScoreNetwork(ScoreNetwork):
     def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
         sigma = self.schedule.sigma(t)
         return sigma[:, None, None] * self.problem.score(x, sigma)
-
-
-class EmpiricalScoreNetwork(ScoreNetwork):
-    """The normalised score of noised centres, (centre, atom, dimension): that of a model which has memorised them.
-    Only for noise narrower than NARROW, since it looks at the nearest image alone: else ValueError."""
-
-    centres: Tensor
-
-    def __init__(self, centres: Tensor, schedule: NoiseSchedule):
-        super().__init__(schedule, (centres.shape[1], centres.shape[2]))
-        self.register_buffer("centres", centres)
-
-    def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
-        if (sigma := self.schedule.sigma(t)).max() >= NARROW:
-            raise ValueError(f"the noise is as wide as {sigma.max():.3g}: should be narrower than {NARROW}")
-        return torch.stack([self._one(*pair) for pair in zip(x, sigma, strict=True)])
-
-    def _one(self, x, sigma):  # one point at a time, since each meets every centre
-        u = displacement(x, self.centres)
-        weights = torch.softmax(-u.square().sum((-2, -1)) / (2 * sigma**2), 0)
-        return -torch.einsum("c,cad->ad", weights, u) / sigma
 
 
 class Architecture(Settings):

@@ -5,8 +5,7 @@ All are called alike and return a scalar, a mean over batch and components; the 
     regularizer(network, x, t, truth=analytical network, generator=random numbers) -> scalar
 
 x, (batch, atom, dimension), and t, (batch,), are the noised points of the batch. N = sigma s is the normalised score.
-`truth` is for oracles: they use the exact score, to show what could be reached if it were known. A new regularizer is a
-subclass of `Regularizer` with a `type`; docs/extending.md shows one.
+`truth` is for oracles alone. A new regularizer is a subclass of `Regularizer` with a `type` (docs/extending.md).
 """
 
 from functools import partial
@@ -63,9 +62,7 @@ class AnalyticalRegression(Regularizer):
 
     def __call__(self, network, x, t, *, truth, generator):
         x, t = self.choose_points(x, t, generator)
-        with torch.no_grad():
-            exact = truth(x, t)
-        return (network(x, t) - exact).square().mean()
+        return (network(x, t) - truth(x, t).detach()).square().mean()
 
 
 class FokkerPlanck(Regularizer):

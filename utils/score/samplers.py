@@ -71,13 +71,8 @@ class Sampling(Settings):
     start: Literal["uniform", "exact"] = "uniform"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1234
 
-    @property
-    def times(self) -> Tensor:
-        return time_grid(self.time_steps)
-
-    @property
-    def network_evaluations(self) -> int:
-        return self.time_steps * (1 + self.corrector_steps)  # for each sample
+    times = property(lambda self: time_grid(self.time_steps))
+    network_evaluations = property(lambda self: self.time_steps * (1 + self.corrector_steps))  # for each sample
 
     def draw(self, network: ScoreNetwork, problem: Law, progress: bool = False) -> dict[float, Tensor]:
         """Return samples of the reverse diffusion, (sample, atom, dimension), at STOPS times on the way from 1 to 0.

@@ -19,10 +19,8 @@ from utils.sweeps.results import Row
 
 
 class Mean(NamedTuple):
-    """A mean over seeds, half of its 95 % interval, and the p-value of it being 0.
-
-    Half-width and p-value are not-a-number where they cannot be had: of one seed, or where all have the same value.
-    """
+    """A mean over seeds, half of its 95 % interval, and the p-value of it being 0; both are not-a-number where they
+    cannot be had: of one seed, or where all have the same value."""
 
     value: float
     half_width: float
@@ -98,12 +96,10 @@ def groups(rows: Iterable[Row], every: Iterable[Row]) -> list[Group]:
 
     Baselines are looked for in `every`; one that is not among the rows comes as a group of its own, before the others.
     """
+    rows = list(rows)
     chosen, known = _by_group(rows), _by_group(every)
-    for by_seed in list(chosen.values()):
-        name = next(iter(by_seed.values()))["baseline"]
-        if name not in chosen and name in known:
-            chosen[name] = known[name]
-    found = [Group(by_seed, known.get(next(iter(by_seed.values()))["baseline"], {})) for by_seed in chosen.values()]
-    found.sort(key=lambda group: group.weight or 0.0)
-    found.sort(key=lambda group: (group.weight is not None, group.row["experiment"], group.row["regularizer_settings"]))
-    return found
+    for name in dict.fromkeys(row["baseline"] for row in rows if row["baseline"] in known):
+        chosen.setdefault(name, known[name])
+    found = [Group(runs, known.get(next(iter(runs.values()))["baseline"], {})) for runs in chosen.values()]
+    names = ("experiment", "regularizer_settings")
+    return sorted(found, key=lambda g: (g.weight is not None, *(g.row[name] for name in names), g.weight or 0.0))

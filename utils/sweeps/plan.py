@@ -38,10 +38,8 @@ Overrides = Annotated[dict[str, Any], AfterValidator(_leave_runs)]
 
 
 class Part(Settings):
-    """Some experiments, with every combination of some overrides.
-
-    An override that is a list has these values in turn; any other value is the same in all runs and not in their names.
-    """
+    """Some experiments, with every combination of some overrides. One that is a list has these values in turn; any
+    other value is the same in all runs and not in their names."""
 
     experiments: Annotated[list[str], Field(min_length=1)]
     overrides: Overrides = Field(default_factory=dict)
@@ -53,15 +51,9 @@ class Part(Settings):
             raise ValueError(f"no experiment is called {unknown[0]!r}; there are: {', '.join(find_experiments())}")
         return names
 
-    def number_of_combinations(self, common: dict[str, Any]) -> int:
-        return math.prod(len(value) for value in (common | self.overrides).values() if isinstance(value, list))
-
-    def combinations(self, common: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return for each combination the settings that name it, and those that all share, the common ones included."""
-        overrides = common | self.overrides
-        varied = {key: value for key, value in overrides.items() if isinstance(value, list)}
-        shared = {key: value for key, value in overrides.items() if key not in varied}
-        return [(dict(zip(varied, values, strict=True)), shared) for values in itertools.product(*varied.values())]
+    def varied(self, common: dict[str, Any]) -> dict[str, list]:
+        """Return the overrides that differ between runs, with their values; the common ones are included."""
+        return {key: value for key, value in (common | self.overrides).items() if isinstance(value, list)}
 
 
 class Sweep(Settings):
@@ -91,8 +83,7 @@ class PlannedRun:
     @property
     def state(self) -> str:
         """How far its training is."""
-        begun = "begun" if self.run.last_checkpoint.exists() else "to do"
-        return "finished" if is_finished(self.run) else begun
+        return "finished" if is_finished(self.run) else "begun" if self.run.last_checkpoint.exists() else "to do"
 
 
 def plan_shipped(experiments: Iterable[str] | None = None) -> list[PlannedRun]:
@@ -103,17 +94,19 @@ def plan_shipped(experiments: Iterable[str] | None = None) -> list[PlannedRun]:
 def plan(path: Path) -> list[PlannedRun]:
     """Return the different runs of a sweep; raises UserError with one line per fault, of the grid or of any run."""
     sweep = read_settings(path, Sweep)
-    combinations = sum(len(p.experiments) * p.number_of_combinations(sweep.overrides) for p in sweep.parts)
-    if (number := combinations * len(sweep.seeds)) > MAX_RUNS:
+    sizes = [len(p.experiments) * math.prod(map(len, p.varied(sweep.overrides).values())) for p in sweep.parts]
+    if (number := sum(sizes) * len(sweep.seeds)) > MAX_RUNS:
         raise UserError(f"{path}: parts: these are {number:,} runs; a sweep has at most {MAX_RUNS:,}")
     planned: dict[tuple[str, str], PlannedRun] = {}
     names: dict[Run, str] = {}
     faults: list[str] = []
     for number, part in enumerate(sweep.parts):
-        grid = itertools.product(part.experiments, part.combinations(sweep.overrides), sweep.seeds)
-        for experiment, (named, shared), seed in grid:
+        varied = part.varied(sweep.overrides)
+        shared = {key: value for key, value in (sweep.overrides | part.overrides).items() if key not in varied}
+        grid = itertools.product(part.experiments, itertools.product(*varied.values()), sweep.seeds)
+        for experiment, values, seed in grid:
             origin = f"{path}: parts.{number}, {experiment}"
-            settings = named | {"seed": seed}
+            settings = dict(zip(varied, values, strict=True)) | {"seed": seed}
             overrides = tuple(f"{key}={_written(value)}" for key, value in (shared | settings).items())
             try:
                 configuration = configure(experiment, overrides, origin)

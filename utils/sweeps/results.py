@@ -31,10 +31,8 @@ def row_of(record: Record) -> dict[str, str]:
 
 
 def read_results(path: Path, sampling: Sampling) -> dict[str, Row]:
-    """Return the rows of a results file by key, none where there is no file.
-
-    Raises UserError for another kind of file, for a value that is no number (naming its line), or for other sampling.
-    """
+    """Return the rows of a results file by key, none where there is no file. Raises UserError for another kind of file,
+    for a value that is no number (naming its line), or for other sampling."""
     if not path.exists():
         return {}
     rows: dict[str, Row] = {}

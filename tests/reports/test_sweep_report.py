@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from analysed import Page, analyse, leave_run, rows_of, with_few_metrics, with_few_points, without_drawing
@@ -43,7 +44,12 @@ def test_means_and_paired_differences_agree_on_terminal_page_and_in_files(texts,
     (table,) = json.loads((folder / "table.json").read_text(encoding="utf-8"))["tables"].values()
     page = Page(tmp_path / "index.html")
     assert page.tables[0] == table
-    numbers = ["1.9 ± 2.5", "−0.1010 ± 0.0025 *"]  # noqa: RUF001
+    logs = np.log([0.9, 1.899 / 2, 2.898 / 3])
+    width = logs.std(ddof=1) * half
+    ratio = np.exp([logs.mean(), logs.mean() - width, logs.mean() + width])
+    found = [float(rows[FOKKER_PLANCK, "1.0"][f"path_kl_{part}"]) for part in ("ratio", "ratio_low", "ratio_high")]
+    assert found == pytest.approx(ratio)
+    numbers = ["1.9 ± 2.5", "{:.3g} ({:.3g} to {:.3g})".format(*ratio)]  # it includes 1, so there is no star
     assert page.row("no regularizer")[1:5] == ["3", "2.0 ± 2.5", "", MISSING]
     assert page.row("fokker planck, weight 1")[2:4] == numbers
     assert page.row("analytical regression, weight 0.01 (oracle)")[2:5] == [MISSING, "", "2"]

@@ -92,7 +92,7 @@ def _with_solver_error(draws: Tensor, loosely: Tensor) -> Estimate:
     return mean._replace(standard_error=math.hypot(mean.standard_error or 0.0, solver))
 
 
-@metric("ODE KL", unit="nats", source=SONG, better="lower", headline=True, paired=True)
+@metric("ODE KL", unit="nats", source=SONG, better="lower", headline=True, paired="ratio")
 def ode_kl(subject: Subject) -> Estimate:
     """KL(p_0 | q_0), q_0 the distribution of the probability-flow ODE's samples from the exact one at t = 1."""
     return _ode(subject)[0]

@@ -79,7 +79,7 @@ class Metric:
     unit: str = ""  # empty for a dimensionless number; a fraction is shown in percent
     source: str = TOY
     better: Literal["lower", "higher", "closer to 1", "closer to 0"] | None = None
-    paired: bool = False  # sweeps show its difference to the baseline as well
+    paired: Literal["ratio", "difference"] | None = None  # how sweeps compare it with the baseline, seed by seed
 
     shown_unit = property(lambda metric: "%" if metric.unit == "fraction" else metric.unit)
     factor = property(lambda metric: 100.0 if metric.unit == "fraction" else 1.0)  # takes a value to shown_unit

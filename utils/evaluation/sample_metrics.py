@@ -17,6 +17,7 @@ from utils.evaluation.estimates import CONFIDENCE, Curve, Estimate, NoValue
 from utils.evaluation.registry import MIN_POINTS, Subject, metric, shared
 from utils.physics.laws import Law
 from utils.physics.torus import displacement
+from utils.score.samplers import Sampling
 
 BLOCK = 500  # samples in an optimal transport, whose cost grows with the cube
 
@@ -45,13 +46,20 @@ def _exact_draws(subject: Subject, purpose: str, n: int) -> Tensor:
     return subject.problem.sample_noised(subject.schedule.sigma(torch.zeros(n)), subject.generator(purpose))
 
 
-@metric("strays", unit="fraction", better="lower", headline=True, paired=True)
+@metric("strays", unit="fraction", better="lower", headline=True, paired="difference")
 def stray_fraction(subject: Subject) -> tuple[Estimate, Curve]:
     """Share of samples farther from their nearest mode than 4 in a million exact ones are (in two dimensions 5 widths
     of the mode; periodic distance)."""
     sigma = {t: subject.schedule.sigma(torch.tensor(t, dtype=torch.float64)) for t in subject.states}
     shares = {t: share_of_strays(subject.problem, x, sigma[t]) for t, x in subject.states.items()}
     return shares[0.0], Curve.of(list(shares.values()), list(shares))
+
+
+@metric("strays at 21 steps", unit="fraction", better="lower", headline=True, paired="ratio")
+def stray_fraction_at_21_steps(subject: Subject) -> Estimate:
+    """Share of strays among as many samples that take 21 predictor steps: a well-trained score leaves none at 100."""
+    sampling = Sampling(number_of_samples=len(subject.samples), time_steps=21, seed=subject.seed)
+    return share_of_strays(subject.problem, sampling.draw(subject.network, subject.problem)[0.0], subject.end_sigma)
 
 
 @metric("width", unit="sigma_0", better="closer to 1")

@@ -20,7 +20,7 @@ def path_kl_density(error: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor
     return (schedule.sigma_dot(t) / schedule.sigma(t)) * error.square().sum((-2, -1))
 
 
-@metric("path KL", unit="nats", source=SONG, better="lower", headline=True, paired=True)
+@metric("path KL", unit="nats", source=SONG, better="lower", headline=True, paired="ratio")
 def path_kl(subject: Subject) -> Estimate:
     """Integral over t of sigma sigma_dot E|s_theta - s|^2 under p_t, summed over components."""
     generator, schedule, truth = subject.generator("path KL"), subject.schedule, subject.truth

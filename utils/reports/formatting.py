@@ -14,8 +14,9 @@ from utils.files import atomic_write
 NORMAL = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # 1.96
 MISSING = "\N{EN DASH}"
 EXPLANATION = (
-    "±: half of the 95 % interval over seeds (Student's t). A difference is to the same training without a regularizer,"
-    " paired by seed; * marks those whose interval excludes zero."
+    "±: half of the 95 % interval over seeds (Student's t). Differences and ratios are to the same training without a"
+    " regularizer, paired by seed; a ratio is that of geometric means, with its 95 % interval. * marks those whose"
+    " interval excludes no difference."
 )
 
 

@@ -80,8 +80,10 @@ def table(groups: Sequence[Group]) -> list[list[str]]:
     for metric in headline():
         name, factor = metric.name, metric.factor
         columns.append([metric.heading, *(_text(group.mean(name), factor) for group in groups)])
-        if metric.paired:
+        if metric.paired == "difference":
             columns.append(["difference", *(_text(group.difference(name), factor, sign=True) for group in groups)])
+        elif metric.paired == "ratio":
+            columns.append(["ratio", *(_ratio(group.log_ratio(name)) for group in groups)])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -90,6 +92,15 @@ def _text(mean: Mean | None, factor: float, sign: bool = False) -> str:
         return "" if sign else MISSING
     text = with_interval(factor * mean.value, factor * mean.half_width, sign=sign)
     return text + (" *" if sign and mean.is_not_zero else "")
+
+
+def _exponential(log: Mean) -> list[float]:
+    """Return a ratio and the ends of its interval."""
+    return np.exp([log.value, log.value - log.half_width, log.value + log.half_width]).tolist()
+
+
+def _ratio(log: Mean | None) -> str:
+    return "{:.3g} ({:.3g} to {:.3g})".format(*_exponential(log)) + " *" * log.is_not_zero if log else ""
 
 
 def plain(groups: Sequence[Group]) -> str:
@@ -103,13 +114,14 @@ def plain(groups: Sequence[Group]) -> str:
 def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
     """Write summary.csv with all metrics, table.json for the page, and a figure for each table with several weights."""
     names = [name for name in METRICS if any(name in group.row for group in groups)]
-    parts = ("mean", "half_width", "difference", "difference_half_width", "p_value")
+    parts = ("mean", "half_width", "difference", "difference_half_width", "p_value", "ratio", "ratio_low", "ratio_high")
     facts = ("experiment", "training_settings", "regularizer_settings", "weight", "oracle")
     rows: list[list[object]] = [[*facts, "seeds", *(f"{name}_{part}" for name in names for part in parts)]]
     for group in groups:
         row: list[object] = [*(group.row[fact] for fact in facts), len(group.runs)]
         for name in names:
             row += (group.mean(name) or ("", ""))[:2] + (group.difference(name) or ("", "", ""))[:3]
+            row += _exponential(log) if (log := group.log_ratio(name)) else ("", "", "")
         rows.append(row)
     write_csv(folder / "summary.csv", rows)
     tables = {heading_of(settings): table(some) for settings, some in by_settings(groups).items()}

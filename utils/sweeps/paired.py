@@ -75,12 +75,25 @@ class Group:
 
     def difference(self, metric: str) -> Mean | None:
         """Return the paired difference to the baseline, on the seeds that both have, or None without any."""
+        pairs = self._pairs(metric)
+        return None if pairs is None else paired_difference(*pairs)
+
+    def log_ratio(self, metric: str) -> Mean | None:
+        """Return the paired difference of the logarithms to the baseline's, or None where a value is not above 0.
+
+        Its exponential is the ratio of the geometric means, with an interval that is as wide both ways.
+        """
+        pairs = self._pairs(metric)
+        if pairs is None or not np.all(np.isfinite(pairs) & (np.asarray(pairs) > 0)):
+            return None
+        return paired_difference(*np.log(pairs))
+
+    def _pairs(self, metric):
+        """Return our values and the baseline's on common seeds, or None where there is nothing to compare."""
         seeds = [seed for seed in self.runs if seed in self.baseline]
         if not seeds or self.row["group"] == self.row["baseline"] or self.mean(metric) is None:
             return None
-        ours = [float(self.runs[seed].get(metric) or "nan") for seed in seeds]
-        theirs = [float(self.baseline[seed].get(metric) or "nan") for seed in seeds]
-        return paired_difference(ours, theirs)
+        return [[float(runs[seed].get(metric) or "nan") for seed in seeds] for runs in (self.runs, self.baseline)]
 
 
 def _by_group(rows: Iterable[Row]) -> dict[str, dict[str, Row]]:

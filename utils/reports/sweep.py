@@ -81,9 +81,11 @@ def table(groups: Sequence[Group]) -> list[list[str]]:
         name, factor = metric.name, metric.factor
         columns.append([metric.heading, *(_text(group.mean(name), factor) for group in groups)])
         if metric.paired == "difference":
-            columns.append(["difference", *(_text(group.difference(name), factor, sign=True) for group in groups)])
-        elif metric.paired == "ratio":
-            columns.append(["ratio", *(_ratio(group.log_ratio(name)) for group in groups)])
+            compared = [_text(group.difference(name), factor, sign=True) for group in groups]
+        else:
+            compared = [_ratio(group.log_ratio(name)) for group in groups]
+        if metric.paired and any(compared):
+            columns.append([metric.paired, *compared])
     return [list(row) for row in zip(*columns, strict=True)]
 
 

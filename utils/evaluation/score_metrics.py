@@ -6,10 +6,11 @@ from torch import Tensor
 from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, points_at, stratified_times, with_curve
 from utils.evaluation.registry import MIN_POINTS, SONG, WHERE, Subject, metric, shared
 from utils.physics.noise_schedule import NoiseSchedule
-from utils.physics.torus import displacement, wrap, wrapped_normal_score
+from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
 
 RIDGE = 2.0  # nats: on a ridge the best mode weighs less than e^2 = 7.4 times the second best
 NARROW = 0.05  # noise for which no image but the nearest counts: the others weigh less than exp(-50)
+MIN_CONFIGURATIONS = 100  # their score has an error of about a tenth of its spread
 MEMORY_TIMES = (0.0, 0.1, 0.2, 0.3)  # early: later the training set and its distribution look alike
 
 
@@ -108,15 +109,36 @@ def score_error_ridges(subject: Subject, variant: str, where: str) -> Estimate:
     return Estimate.of_root_mean(squares[chosen])
 
 
-def memorised_score(centres: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-    """Return the normalised score, like x, of a model which has memorised the centres, (centre, atom, dimension). The
-    noise sigma, (batch,), has to be below NARROW, since the nearest image of each centre alone is looked at."""
-    scores = []
+def training_set_score(centres: Tensor, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the normalised score, like x, of the noised centres, (centre, atom, dimension), at noise sigma, (batch,):
+    that of a model which knows them by heart; and how many centres make it, (batch,): 1 / sum of squared weights."""
+    scores, numbers = [], []
     for point, width in zip(x, sigma, strict=True):  # one at a time, since each meets every centre
         u = displacement(point, centres)
-        weights = torch.softmax(-u.square().sum((-2, -1)) / (2 * width**2), 0)
-        scores.append(-torch.einsum("c,cad->ad", weights, u) / width)
-    return torch.stack(scores)
+        if width < NARROW:
+            logarithms, each = -u.square() / (2 * width**2), -u / width
+        else:
+            logarithms, each = wrapped_normal_log_density(u, width), width * wrapped_normal_score(u, width)
+        weights = torch.softmax(logarithms.sum((-2, -1)), 0)
+        scores.append(torch.einsum("c,cad->ad", weights, each))
+        numbers.append(1 / weights.square().sum())
+    return torch.stack(scores), torch.stack(numbers)
+
+
+@metric("score error of the training set")
+def score_error_training_set(subject: Subject) -> tuple[Estimate, Curve]:
+    """Rms over components of sigma (s_data - s) at noised points, s_data the exact score of the noised training set;
+    over times at which more than 100 configurations make it at half of the points, so that it means something. Where
+    a network's error is as large, more data would help it; where it is larger, better training would."""
+    x, t = points_at("noised", subject.truth, subject.effort.per_bin["data"], subject.generator("training set"))
+    centres = subject.problem.permuted(subject.training_set)
+    score, number = training_set_score(centres, x, subject.schedule.sigma(t))
+    squares = (score - subject.truth(x, t)).double().square().mean((-2, -1)).view(BINS, -1)
+    known = number.view(BINS, -1).median(1).values > MIN_CONFIGURATIONS
+    if not known.any():
+        raise NoValue(f"fewer than {MIN_CONFIGURATIONS} configurations make it at any time")
+    curve = Curve.of([Estimate.of_root_mean(row) if use else None for row, use in zip(squares, known, strict=True)])
+    return Estimate.of_root_mean(squares[known]), curve
 
 
 @metric("distance from memory", better="higher")
@@ -131,6 +153,6 @@ def distance_from_memory(subject: Subject) -> Estimate:
     sigma, centres = schedule.sigma(t), subject.problem.permuted(subject.training_set)
     x_0 = centres[torch.randint(len(centres), t.shape, generator=generator)]
     x = wrap(x_0 + sigma[:, None, None] * torch.randn(x_0.shape, generator=generator))
-    output, others = subject.network(x, t), (memorised_score(centres, x, sigma), subject.truth(x, t))
+    output, others = subject.network(x, t), (training_set_score(centres, x, sigma)[0], subject.truth(x, t))
     to_data, to_truth = ((output - other).square().mean((-2, -1)).view(len(times), -1) for other in others)
     return Estimate.of_ratio(to_data, to_data + to_truth)

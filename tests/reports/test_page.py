@@ -16,8 +16,8 @@ from utils.reports.page import write_page
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'name'"
 
 
-def numbers(path_kl, strays=0.5, w2=0.1):
-    return {"path_kl": path_kl, "stray_fraction": strays, "wasserstein_2": w2}
+def numbers(path_kl, strays=0.5, ode_kl=0.1):
+    return {"path_kl": path_kl, "stray_fraction": strays, "ode_kl": ode_kl}
 
 
 @pytest.fixture

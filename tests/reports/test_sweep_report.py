@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -87,10 +88,12 @@ def test_runs_are_known_by_what_was_trained_and_what_is_left_out_is_named(texts,
 
 
 def test_metric_is_one_function_and_appears_everywhere_beside_old_rows(texts, tmp_path, capsys, monkeypatch):
-    leave_run("no_regularizer", "idea/seed=0", "seed=0")
+    """A run that was evaluated before gets it as well; the row of one that is gone stays as it is."""
+    gone, _ = (leave_run("no_regularizer", f"idea/seed={seed}", f"seed={seed}") for seed in (0, 2))
     assert analyse(tmp_path, "--sweep", "idea") == 0
+    shutil.rmtree(gone.folder)
 
-    @metric("answer", unit="nats", better="lower", headline=True, paired=True)
+    @metric("answer", unit="nats", better="lower", headline=True, paired="ratio")
     def brand_new(subject):
         """The answer to everything.
 
@@ -104,10 +107,11 @@ def test_metric_is_one_function_and_appears_everywhere_beside_old_rows(texts, tm
     assert analyse(tmp_path, "--sweep", "idea") == analyse(tmp_path, "--experiments", "analytical") == 0
     said, sweep = capsys.readouterr().out, tmp_path / "sweeps" / "idea"
     ends = [line.split()[-1] for line in said.splitlines() if line.startswith("no regularizer")]
-    assert sorted(ends) == ["42", MISSING] and said.count("answer, nats") == 3
+    assert ends == ["42", "42"] and said.count("answer, nats") == 3
     assert "42 ± 1\n" in said
-    assert [row["brand_new"] for row in rows_of(sweep / "results.csv")] == ["", "42"]
-    assert sorted(row["brand_new_mean"] for row in rows_of(sweep / "summary.csv")) == ["", "42.0"]
+    rows = {row["run"][-1]: row["brand_new"] for row in rows_of(sweep / "results.csv")}
+    assert rows == {"0": "", "1": "42", "2": "42"}
+    assert [row["brand_new_mean"] for row in rows_of(sweep / "summary.csv")] == ["42.0", "42.0"]
     entry = json.loads((tmp_path / "analytical/run1/metrics.json").read_text())["metrics"]["brand_new"]
     assert entry["definition"] == "The answer to everything" and entry["value"] == 42
     page = Page(tmp_path / "index.html")

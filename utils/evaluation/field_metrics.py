@@ -87,7 +87,8 @@ def _gaps(subject: Subject, where: str) -> tuple[Tensor, Tensor]:
 @metric("consistency gap", source="Daras et al. 2023", better="closer to 0", where=WHERE)
 def consistency_gap(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of sigma^2 |E[s_theta(x_t', t') | x_t] - s_theta(x_t, t)|^2 over 5 of 100 reverse steps,
-    from two independent trajectories: unbiased, so perhaps negative; steps are finite, so the exact score's is not 0.
+    estimated from two independent trajectories, so chance can make it negative; steps are finite, so the exact score's
+    is not 0.
     """
     return with_curve(Estimate.of_mean, _gaps(subject, where)[0].prod(0).mean((-2, -1)).view(BINS, -1))
 
@@ -95,6 +96,6 @@ def consistency_gap(subject: Subject, where: str) -> tuple[Estimate, Curve]:
 @metric("consistency error", better="closer to 0", headline="noised", where=WHERE)
 def consistency_error(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of |gap_theta - gap|^2: the square of the difference between the network's consistency gap
-    and that of the exact score on trajectories with the same random numbers; unbiased, so perhaps negative."""
+    and that of the exact score on trajectories with the same random numbers; chance can make it negative."""
     ours, exact = _gaps(subject, where)
     return with_curve(Estimate.of_mean, (ours - exact).prod(0).mean((-2, -1)).view(BINS, -1))

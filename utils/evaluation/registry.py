@@ -8,7 +8,7 @@ source and better direction. From that alone it appears in all tables, in metric
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,7 +99,7 @@ def metric(
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Register the decorated function as a metric under its own name; `about` holds other fields of `Metric`.
     With `where` there is one metric for each kind of points (`name_noised`, `name_uniform`), and the function is called
-    with the kind; `headline` may name the one that is. With `variants` there is one for each of them as well:
+    with the kind; `headline` may name the one kind to show. With `variants` there is one for each of them as well:
     its name follows that of the function, and its meaning fills the {} of the docstring."""
 
     def register(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -122,7 +122,7 @@ def _joined(separator: str, *parts: str) -> str:
 
 
 def shared(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compute a function of a subject once, however many metrics ask for it; also where it has no value."""
+    """Compute a function of a subject once, however many metrics ask for it; a NoValue is remembered as well."""
 
     @functools.wraps(function)
     def once(subject: Subject, *arguments: Any) -> Any:
@@ -164,6 +164,11 @@ def evaluate(subject: Subject, progress: bool = False) -> Evaluation:
         else:
             evaluation.estimates[name], evaluation.curves[name] = result
     return evaluation
+
+
+def complete(names: Iterable[str]) -> bool:
+    """Return whether every registered metric is among names of estimates."""
+    return METRICS.keys() <= {about.name for about in map(describe, names) if about}
 
 
 def describe(name: str) -> Metric | None:

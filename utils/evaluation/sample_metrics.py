@@ -48,8 +48,8 @@ def _exact_draws(subject: Subject, purpose: str, n: int) -> Tensor:
 
 @metric("strays", unit="fraction", better="lower", headline=True, paired="difference")
 def stray_fraction(subject: Subject) -> tuple[Estimate, Curve]:
-    """Share of samples farther from their nearest mode than 4 in a million exact ones are (in two dimensions 5 widths
-    of the mode; periodic distance)."""
+    """Share of samples so far from their nearest mode that only 4 of a million exact ones would be (in two dimensions
+    more than 5 widths of the mode; periodic distance)."""
     sigma = {t: subject.schedule.sigma(torch.tensor(t, dtype=torch.float64)) for t in subject.states}
     shares = {t: share_of_strays(subject.problem, x, sigma[t]) for t, x in subject.states.items()}
     return shares[0.0], Curve.of(list(shares.values()), list(shares))
@@ -64,8 +64,8 @@ def stray_fraction_at_21_steps(subject: Subject) -> Estimate:
 
 @metric("width", unit="sigma_0", better="closer to 1")
 def width_ratio(subject: Subject) -> Estimate:
-    """Rms over components of the cores' samples about their modes, in widths of the mode; the sampler itself raises it:
-    compare with analytical."""
+    """Rms over components of the samples that are no strays about their modes, in widths of the mode at t = 0; the
+    sampler itself raises it: compare with analytical."""
     _require_modes_apart(subject, "the distance from a sample's own mode")
     x = subject.samples[_core(subject)]
     core = subject.problem.standardised(x, subject.end_sigma.expand(len(x)))
@@ -94,7 +94,7 @@ def _require_modes_apart(subject: Subject, what: str) -> None:
 
 @metric("occupancy", better="closer to 1")
 def mode_occupancy(subject: Subject) -> Estimate:
-    """Share of the cores' samples in the first mode over that mode's weight."""
+    """Share of the samples that are no strays in the first mode, over that mode's weight."""
     counts = _mode_counts(subject)
     return Estimate.of_share(int(counts[0]), int(counts.sum())).scaled(1 / subject.problem.mode_weights()[0].item())
 
@@ -130,11 +130,11 @@ def radial_ks(subject: Subject) -> Estimate:
 
 @metric("radial p-value")
 def radial_p_value(subject: Subject) -> Estimate:
-    """P-value of that distance."""
+    """P-value of the distance of radial distribution; the sampler itself lowers it: compare with analytical."""
     return _radial_test(subject)[1]
 
 
-@metric("W2", unit="relative coordinates", better="lower", headline=True)
+@metric("W2", unit="relative coordinates", better="lower")
 def wasserstein_2(subject: Subject) -> Estimate:
     """Periodic 2-Wasserstein distance of samples from exact draws, exact transport of blocks of 500, up to relabelling
     of the atoms where the law is symmetric; not 0 for two exact samples: see the control."""
@@ -144,7 +144,7 @@ def wasserstein_2(subject: Subject) -> Estimate:
 
 @metric("W2, control", unit="relative coordinates")
 def wasserstein_2_control(subject: Subject) -> Estimate:
-    """The same between two sets of exact draws."""
+    """Periodic 2-Wasserstein distance between two sets of exact draws, like W2."""
     n = min(subject.effort.transport, len(subject.samples))
     first, second = (_exact_draws(subject, f"exact {i}", n) for i in (1, 2))
     return transport_distance(second, first, subject.problem)

@@ -101,7 +101,8 @@ def score_error_median(subject: Subject, where: str) -> tuple[Estimate, Curve]:
 
 @metric("score error {} ridges", better="lower", where=WHERE, variants={"on": "less", "off": "more"})
 def score_error_ridges(subject: Subject, variant: str, where: str) -> Estimate:
-    """Rms over components of sigma (s_theta - s) where the best mode outweighs the second by {} than 2 nats."""
+    """Rms over components of sigma (s_theta - s) where the density of the best mode is {} than e^2 times that of the
+    second: near the border between two modes it is less."""
     squares, _, on_ridge = _errors(subject, where)
     chosen = on_ridge if variant == "on" else ~on_ridge
     if len(subject.problem.mode_weights()) == 1 or chosen.sum() < MIN_POINTS:

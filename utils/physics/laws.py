@@ -31,7 +31,7 @@ STRAY_PROBABILITY = math.exp(-12.5)  # of an exact sample to be called a stray: 
 Row = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Strict(False)]  # not strict: YAML has no tuples
 
 
-def _distinct_positions_of_one_dimension(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def _whole_rows_apart(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     if not 1 <= len(rows) <= MAX_ATOMS or not rows[0]:
         raise ValueError(f"should have 1 to {MAX_ATOMS} atoms with at least one coordinate each")
     if any(len(row) != len(rows[0]) for row in rows):
@@ -44,7 +44,7 @@ def _distinct_positions_of_one_dimension(rows: tuple[Row, ...]) -> tuple[Row, ..
     return rows
 
 
-Positions = Annotated[tuple[Row, ...], Strict(False), AfterValidator(_distinct_positions_of_one_dimension)]
+Positions = Annotated[tuple[Row, ...], Strict(False), AfterValidator(_whole_rows_apart)]
 
 
 class Component(NamedTuple):
@@ -73,7 +73,7 @@ class Law(Settings):
 
     @property
     def assignments(self) -> list[tuple[int, ...]]:
-        """The permutations that the density sums over: entry i of each is the site of atom i."""
+        """The permutations that the density sums over; each lists the sites of the atoms, in their order."""
         sites = tuple(range(self.shape[0]))
         return list(itertools.permutations(sites)) if self.permutation_symmetric else [sites]
 
@@ -103,7 +103,7 @@ class Law(Settings):
         return float(stats.chi(math.prod(self.shape)).isf(STRAY_PROBABILITY))
 
     def nearest_mode(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x's displacement (like x) from the mode fewest of its widths away, its index and width, (batch,)."""
+        """Return x's displacement (like x) from its nearest mode in units of widths, its index and width, (batch,)."""
         u = displacement(x[:, None], self.modes(x))  # (batch, mode, atom, dimension)
         widths = self.mode_widths(sigma)
         index = (u.square().sum((-2, -1)) / widths**2).argmin(1)

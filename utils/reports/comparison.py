@@ -151,7 +151,7 @@ def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) 
         except (UserError, OSError) as error:
             faults.append(error_message(error))
             continue
-        width = min(SMOOTHED_EPOCHS, len(curves["epoch"]))
+        width = min(SMOOTHED_EPOCHS, len(curves["epoch"]) - 1 + len(curves["epoch"]) % 2)  # odd, or it would shift
         for column, name in LEARNING_CURVES.items():
             smooth = median_filter(curves[column], width, mode="nearest")  # or the noise hides the others
             panes[name][record.title] = (curves["epoch"] + 1, smooth, None)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.evaluation.estimates import Curve
+from utils.evaluation.registry import complete
 from utils.evaluation.sample_metrics import radii
 from utils.files import UserError, atomic_write
 from utils.plots import experiment_figures as figures
@@ -40,7 +41,8 @@ def control_of(loaded: Loaded) -> Loaded:
     run, base = loaded.run, configure(ANALYTICAL)
     same = loaded.configuration.problem == base.problem
     name = "run1" if same else f"{run.experiment},{run.name.replace('/', ',')}"
-    configuration = base if same else loaded.configuration.model_copy(update={"regularizer": None})
+    problem = {name: getattr(loaded.configuration, name) for name in type(base.problem).model_fields}
+    configuration = base.model_copy(update=problem)
     return Loaded(Run(ANALYTICAL, name), configuration, configuration.build_truth().eval(), None)
 
 
@@ -69,7 +71,8 @@ def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:
         record = Record.read(folder_of(loaded.run, output) / "metrics.json")
     except UserError:
         return False
-    return record.facts == facts_of(loaded, sampling) | {"wall_clock_seconds": record.facts["wall_clock_seconds"]}
+    same = record.facts == facts_of(loaded, sampling) | {"wall_clock_seconds": record.facts["wall_clock_seconds"]}
+    return same and complete([*record.estimates, *record.left_out])
 
 
 def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool = False) -> Record:

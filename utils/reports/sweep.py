@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.evaluation.registry import METRICS, Metric
+from utils.evaluation.registry import METRICS, Metric, complete
 from utils.files import UserError, atomic_write, error_message
 from utils.plots.style import save
 from utils.plots.sweep_figures import weights_figure
@@ -41,7 +41,7 @@ def report_sweep(
                 problems.append(f"{run.title}: not finished, left out")
                 continue
             key = read_configuration(run.configuration_file).key()
-            if key not in rows:
+            if key not in rows or not complete(name for name, value in rows[key].items() if value):
                 rows[key] = row_of(evaluated(run, sampling))
             chosen.append(key)
         except (UserError, OSError) as error:
@@ -64,7 +64,7 @@ def report_sweep(
 def heading_of(settings: str) -> str:
     """Return the heading of a table: the training settings, without the plateau-only keys that are null elsewhere."""
     words = [word for word in settings.split(", ") if not re.fullmatch(r"scheduler\.\w+=null", word)]
-    return ", ".join(words) or "as shipped, but for the regularizer"
+    return ", ".join(words) or "as in base_config.yaml, but for the regularizer"
 
 
 def by_settings(groups: Sequence[Group]) -> dict[str, list[Group]]:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from utils.evaluation.estimates import Curve, Estimate
-from utils.evaluation.registry import Subject, describe, evaluate
+from utils.evaluation.registry import Subject, complete, describe, evaluate
 from utils.files import UserError, atomic_write
 from utils.runs.checkpoints import Loaded, load_run, read_checkpoint
 from utils.runs.configuration import INCIDENTAL, Configuration, Problem, difference
@@ -110,13 +110,13 @@ def evaluate_run(
 
 
 def kept(run: Run, configuration: Configuration, sampling: Sampling) -> Record | None:
-    """Return the numbers in a run's metrics.json, or None where they are not of this training and sampling."""
+    """Return the numbers in a run's metrics.json, or None where some are missing or of another training or sampling."""
     try:
         record = Record.read(run.metrics_file)
     except UserError:  # missing or damaged
         return None
     same = record.facts["key"] == configuration.key() and record.facts["sampling"] == sampling.model_dump()
-    return record if same else None
+    return record if same and complete([*record.estimates, *record.left_out]) else None
 
 
 def evaluated(run: Run, sampling: Sampling) -> Record:

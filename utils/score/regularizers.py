@@ -30,7 +30,7 @@ class Regularizer(Settings):
     is_oracle: ClassVar[bool] = False  # whether it uses `truth`: then it is no method, but shows what that is worth
     type: str
     weight: NonNegative
-    burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # score matching alone for so long
+    burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # the number of first epochs without it
     points: Literal["uniform", "noised"]  # uniform on the torus, or the batch's own
     batch_size: Count | None = None  # how many of the batch's points; null: all
 
@@ -71,7 +71,7 @@ class FokkerPlanck(Regularizer):
     On any diffusion d_t s = sigma sigma_dot grad(div s + |s|^2). The residual is the difference of both sides
     (`score_fpe`), or that of the form d_t s = sigma sigma_dot (2 (s.grad) s + lap s), equal to it where s is a
     gradient (`advective`). It grows like 1/sigma; the dimensionless eps_hat = sigma^2 eps / sigma_dot does not.
-    s = 0 solves the equation: away from the data, where score matching is silent, the penalty pulls towards nothing.
+    s = 0 solves the equation: away from the data, where score matching says nothing, the penalty pulls the score to 0.
     """
 
     type: Literal["fokker_planck"] = "fokker_planck"
@@ -134,8 +134,11 @@ class Consistency(Regularizer):
         return {"consistency_gap_squared": self.squared_gap(network, x, t, truth=truth, generator=generator)}
 
     def start(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return where trajectories start and the part of the time grid each takes, (steps + 1, batch). It ends at the
-        next grid time at least `number_of_steps` above 0; noised points receive the noise that is missing there."""
+        """Return where trajectories start and the part of the time grid each takes, (steps + 1, batch).
+
+        Each t is rounded up to a time of the grid, the one of step `number_of_steps` at least; noised points get the
+        noise that this adds.
+        """
         index = torch.ceil(t * self.time_steps).long().clamp(min=self.number_of_steps)
         steps = torch.arange(-self.number_of_steps, 1, device=x.device)
         times = time_grid(self.time_steps, x.dtype).to(x.device)[index + steps[:, None]]
@@ -176,7 +179,7 @@ def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: st
 
 
 def residual_from(d: Derivatives, network: ScoreNetwork, t: Tensor, form: str) -> Tensor:
-    """Return the same from derivatives that are known already; the mixed ones are needed for `score_fpe`."""
+    """Return `fokker_planck_residual` from known derivatives; the mixed ones are needed for `score_fpe`."""
     if form == "score_fpe":
         return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, :, None]).sum(1), d.grad_divergence)
     return _residual(network, t, d.value, d.time, (d.jacobian * d.value[:, None, :]).sum(2), d.laplacian)

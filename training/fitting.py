@@ -35,9 +35,9 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: threading.Event | None = None) -> int:
     """Train until the end or early stopping, or until a signal or `stop`; return the number of the signal, or 0."""
     torch.set_num_threads(1)  # two threads are slower than one on matrices this small
-    # Lightning takes a rank, and arguments that are not given, from the environment.
+    # Lightning takes a rank, arguments that are not given, and with SLURM other checkpoints from the environment.
     rank_zero_only.rank = 0  # type: ignore[attr-defined]
-    for name in [name for name in os.environ if name.startswith("PL_")]:
+    for name in [name for name in os.environ if name.startswith(("PL_", "SLURM_"))]:
         del os.environ[name]
     stopping = callbacks.StopCleanly(stop)
     trainer = Trainer(

@@ -5,14 +5,18 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import pytest
 from analysed import analyse, leave_run, with_few_points, without_drawing
 from conftest import ROOT, SHORT, in_bare_shell
-from trained import train
+from trained import differences, train
 
+from training.callbacks import LastCheckpoint
+from utils.files import UserError
 from utils.plots.style import new_figure, png, styled
+from utils.runs.checkpoints import load_run
 from utils.runs.run import Run
 
 LAUNCHERS = {  # what SLURM, torchrun, MPI, LSF and Kubernetes set, for the second of several processes
@@ -59,15 +63,23 @@ def test_training_is_the_same_under_any_launcher_notebook_or_terminal(clone, pol
 
 
 @pytest.mark.usefixtures("training")
-def test_weights_that_lightning_finds_by_itself_are_refused(capsys):
-    """It takes up any hpc_ckpt_*.ckpt, which its answer to SLURM's signals writes, in the folder of a run."""
+def test_weights_of_another_run_are_not_taken_up(monkeypatch, tmp_path):
+    """Lightning's answer to SLURM's signals leaves hpc_ckpt_*.ckpt, and may begin another training from there."""
+    first, other = Run("no_regularizer"), Run("no_regularizer", "other")
     assert train("max_epochs=2") == 0
-    other = Run("no_regularizer", "other")
     other.folder.mkdir()
-    shutil.copy(Run("no_regularizer").last_checkpoint, other.folder / "hpc_ckpt_1.ckpt")
-    assert train("--run-name", "other", "max_epochs=4", "seed=9") == 2
-    assert "begins at epoch 2 instead of 0: its weights come from elsewhere" in capsys.readouterr().err
-    assert not other.last_checkpoint.exists()
+    monkeypatch.chdir(tmp_path)
+    for folder in (other.folder, tmp_path):
+        shutil.copy(first.last_checkpoint, folder / "hpc_ckpt_1.ckpt")
+    with monkeypatch.context() as patch:
+        for name, value in LAUNCHERS.items():
+            patch.setenv(name, value)
+        assert train("--run-name", "other", "max_epochs=2") == 0
+    assert differences(first.folder, other.folder) == []
+    begins = LastCheckpoint(other, load_run(other).configuration, epochs_done=0)
+    elsewhere = SimpleNamespace(current_epoch=2, epochs_done=2)
+    with pytest.raises(UserError, match="begins at epoch 2 instead of 0: its weights come from elsewhere"):
+        begins.on_train_start(elsewhere, elsewhere)
 
 
 def test_pictures_do_not_depend_on_a_users_style():

@@ -1,16 +1,12 @@
 """Files are whole or not there."""
 
-import errno
-import fcntl
-import io
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
-from utils.files import UserError, atomic_write, error_message, locked, run_command
+from utils.files import atomic_write, error_message, locked
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -22,33 +18,6 @@ def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
             assert not path.exists() if content == "old" else path.read_text() == "old"
             temporary.write_text(content)
         assert path.read_text() == content and list(path.parent.iterdir()) == [path]
-
-
-def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
-    left, new = tmp_path / ".4711-numbers.json", tmp_path / ".4712-numbers.json"
-    for path, age in ((left, 90_000), (new, 0)):
-        path.write_text("half")
-        os.utime(path, (time.time() - age,) * 2)
-    with atomic_write(tmp_path / "numbers.json") as temporary:
-        temporary.write_text("whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "numbers.json"]
-
-
-def test_file_system_without_locks_is_named_with_what_to_do(tmp_path, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(UserError, match=r"\.run1\.lock: No locks available: .* use another one"):
-        locked(tmp_path / ".run1.lock").__enter__()
-
-
-def test_command_goes_on_where_the_terminal_lacks_a_letter(monkeypatch):
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", terminal)
-    assert run_command(lambda: print("0.1 ± 0.2"), debug=False, stopped="") is None
-    terminal.flush()
-    assert terminal.buffer.getvalue() == b"0.1 ? 0.2\n"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, None])

@@ -50,13 +50,6 @@ def test_what_is_written_is_read_also_after_a_kill_in_the_middle_of_a_line(path,
     assert "10 of 10 epochs" in capsys.readouterr().err
 
 
-def test_file_that_a_spreadsheet_saved_is_read_and_continued(path, capsys):
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert epochs(path) == [*range(10)]
-    Curves(path, 10)
-    assert epochs(path) == [*range(10)] and capsys.readouterr().err == ""
-
-
 DAMAGES = {  # what is written over the file -> what is said of it, and how many epochs are left
     "empty": (lambda text: b"", "holds no epoch", 0),
     "zeros": (lambda text: bytes(len(text)), "line 1 is damaged", 0),
@@ -69,13 +62,10 @@ DAMAGES = {  # what is written over the file -> what is said of it, and how many
 
 @pytest.mark.parametrize(("change", "text", "left"), DAMAGES.values(), ids=DAMAGES)
 def test_damage_is_named_and_a_training_goes_on(path, capsys, change, text, left):
-    """The damaged file is kept beside the new one, where it holds anything."""
-    path.write_bytes(damaged := change(path.read_text()))
+    path.write_bytes(change(path.read_text()))
     with pytest.raises(UserError, match=f"curves.csv: {text}"):
         read_curves(path)
     Curves(path, 10).append(10, {LOSS: 10.5})
     said = capsys.readouterr().err
     assert said == "" if left == 10 else f"curves.csv: {10 - left} of 10 epochs are damaged or missing" in said
-    aside = path.with_name("curves.damaged.csv")
-    assert aside.read_bytes() == damaged if damaged and left < 10 else not aside.exists()
     assert epochs(path) == [*(range(10) if left == 10 else [e for e in range(10) if left and e != 4]), 10]

@@ -3,7 +3,7 @@
 # An active environment that satisfies the pins is used as it is. Otherwise .venv beside this file is, made once.
 # REQUIREMENTS=requirements-dev.txt before sourcing asks for the tools of the tests as well.
 
-_root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+_root="$(CDPATH='' builtin cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 _requirements="$_root/${REQUIREMENTS:-requirements.txt}"
 
 # Python and pip obey these wherever they run: with them other modules and versions than those checked below would be
@@ -30,9 +30,13 @@ check(Path(sys.argv[1]))
 PYTHON
 }
 
-_is_where_it_was_made() { # Its commands hold the path of their Python, so they end with the folder's move or renaming.
-    grep -qsF -e "$_root/.venv/bin/python" -e "$(cd -P -- "$_root/.venv" 2>/dev/null && pwd)/bin/python" \
-        -- "$_root/.venv/bin/pip"
+_is_where_it_was_made() { # A venv's commands hold the path of their Python, so they end with the folder's renaming.
+    local line made=""
+    while read -r line; do
+        [[ "$line" == "command = "* ]] && made="${line##* -m venv }"
+    done 2>/dev/null <"$_root/.venv/pyvenv.cfg"
+    made="${made#--clear }" # empty where another program made it
+    [ -z "$made" ] || [ "$made" -ef "$_root/.venv" ]
 }
 
 _make_environment() {

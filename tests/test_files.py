@@ -1,12 +1,13 @@
 """Files are whole or not there."""
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 
-from utils.files import atomic_write, error_message, locked
+from utils.files import atomic_write, error_message, locked, run_command
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -45,6 +46,28 @@ def test_error_names_the_file_that_was_meant_and_is_said_without_its_number(tmp_
     assert error_message(FileExistsError(17, "File exists", "a.txt")) == "a.txt: a file is where a folder should be"
     assert error_message(OSError(28, "No space left on device")) == "No space left on device"
     assert error_message(AssertionError()) == "AssertionError"
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day_and_nothing_else(tmp_path):
+    path, old, others = (
+        tmp_path / "numbers.json",
+        tmp_path / ".123-numbers.json",
+        (".12-numbers.json", ".my-numbers.json"),
+    )
+    for name in (old.name, *others):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0) if name != others[0] else None)
+    with atomic_write(path) as temporary:
+        temporary.touch()
+    assert {found.name for found in tmp_path.iterdir()} == {path.name, *others}
+
+
+def test_command_goes_on_where_the_terminal_lacks_a_letter(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    run_command(lambda: print("0.1 ± 0.2"), debug=False, stopped="")
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"0.1 ? 0.2\n"
 
 
 HOLD = """import pathlib, sys, time, utils.files

@@ -27,9 +27,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     An OSError without a file name (a full disk), or with the temporary one, gets `path` as its file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f".*-{glob.escape(path.name)}"):  # of a process that was killed
-        if old.stat().st_mtime < time.time() - SECONDS_A_DAY:
-            old.unlink(missing_ok=True)
+    for old in path.parent.glob(f".[0-9]*-{glob.escape(path.name)}"):  # of a process that was killed
+        with contextlib.suppress(OSError):  # another process removes it, or it is another person's
+            if old.stat().st_mtime < time.time() - SECONDS_A_DAY:
+                old.unlink()
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix stays, so writers know the format
     try:
         yield temporary

@@ -32,7 +32,8 @@ def test_analysis_needs_no_home_no_language_no_display(tmp_path):
     copy = make_clone(tmp_path / "autre cloné")
     path = os.pathsep.join(str(copy / folder) for folder in ("tests", "tests/helpers"))
     words = sys.executable, "-c", QUICK, *WORDS, "--experiments", "analytical"
-    done = in_bare_shell(*words, cwd=copy, PYTHONPATH=path)
+    ascii = {"PYTHONIOENCODING": "ascii", "TERM": "dumb", "COLUMNS": "3", "MPLBACKEND": "module://of.a.notebook"}
+    done = in_bare_shell(*words, cwd=copy, PYTHONPATH=path, **ascii)
     assert done.returncode == 0, done.stderr
     assert (copy / "generated_artifacts" / "analytical" / "run1" / "score_field.mp4").exists()
     wrong = in_bare_shell(sys.executable, "analyse_experiments.py", "--experiments", "nö", cwd=copy)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -123,6 +124,42 @@ def test_without_a_network_the_reason_is_said(project, tmp_path):
     assert first.startswith("Making the Python environment in .venv (once;")
     assert any(reason.startswith("ERROR: No matching distribution found") for reason in reasons)
     assert last.startswith("pip could not install requirements.txt, for the reason above. If there is no network here,")
+
+
+def test_own_modules_and_pinned_versions_win_also_where_cd_is_a_function_that_lists(clone, tmp_path):
+    site = tmp_path / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"  # of a person
+    for folder in (tmp_path / "utils", tmp_path / "tqdm", site / "tqdm"):
+        executable(folder / "__init__.py", "1 / 0")
+    variables = {"PYTHONPATH": str(tmp_path), "PYTHONUSERBASE": str(tmp_path), "PYTHONSAFEPATH": "1", "PIP_USER": "1"}
+    command = 'cd() { builtin cd "$@" && ls; }; source ./environment.sh; python -c "import tqdm, utils; print(%s)"'
+    done = shell(command % "utils.__file__, tqdm.__version__", clone, **active_environment(**variables))
+    (pin,) = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("tqdm==")]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[0] == f"{clone}/utils/__init__.py {pin.split()[0].removeprefix('tqdm==')}"
+
+
+def test_environment_is_made_whatever_pip_is_told_and_anew_where_its_folder_was_renamed(project, tmp_path):
+    """With a package of its own, so without a network."""
+    about = "Metadata-Version: 2.1\nName: pinned\nVersion: 1.0\n", "Wheel-Version: 1.0\nTag: py3-none-any\n"
+    program = "[console_scripts]\npinned = pinned:main\n"
+    with zipfile.ZipFile(tmp_path / "pinned-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("pinned.py", "def main(): print('here')")
+        for name, text in zip(("METADATA", "WHEEL", "entry_points.txt", "RECORD"), (*about, program, ""), strict=True):
+            wheel.writestr(f"pinned-1.0.dist-info/{name}", text)
+    (project / "requirements.txt").write_text("pinned==1.0\n")
+    (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
+    pip = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_TARGET": str(tmp_path / "target"), "PIP_USER": "1"}
+    pip |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}  # where packages come from is obeyed
+    command, path = "source ./environment.sh && pinned", restricted_path(tmp_path, "pass")
+    done = shell(command, project, PATH=path, **pip)
+    assert (done.returncode, done.stdout) == (0, "here\n"), done.stderr
+    (tmp_path / "link").symlink_to(project)
+    (tmp_path / "bin" / "python3").unlink()  # from here on none can be made
+    for folder in (project, tmp_path / "link"):
+        done = shell(command, folder, PATH=path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "here\n", "")
+    done = shell(command, project.rename(tmp_path / "renamed"), PATH=path)
+    assert (done.returncode, done.stderr) == (1, NO_PYTHON)
 
 
 @pytest.mark.parametrize("script", ["training/no_regularizer/run.sh", "run_all.sh", "run_tests.sh"])

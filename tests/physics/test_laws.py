@@ -134,7 +134,10 @@ def test_impossible_positions_are_refused(rows):
         ([], "gaussians"),
         ("all", "gaussians"),
         ([3], "gaussians.0"),
-        *(([(1.0, 0.1, BASE), (weight, 0.1, BASE)], "gaussians.1.weight") for weight in (0, -1.0, math.nan, "1", True)),
+        *(
+            ([(1.0, 0.1, BASE), (weight, 0.1, BASE)], "gaussians.1.weight")
+            for weight in (0, -1.0, 1e13, 1e-13, math.nan, "1", True)
+        ),
         *(([(1.0, width, BASE)], "gaussians.0.sigma_d") for width in (0, -0.1, 101, math.inf, None)),
         ([(1.0, 0.1, BASE), (1.0, 0.1, [[0.2]])], "the same number of atoms"),
         ([(1.0, 0.1, BASE), (1.0, 0.1, [[0.2, 0.3], [0.7, 0.9]])], "the same number of atoms"),

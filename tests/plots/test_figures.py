@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -118,6 +119,19 @@ def test_curves_whatever_their_values(values):
         assert "analytical (0 up to rounding)" in words(comparison_figure(panes, "t", "error", "title", signed))
     pane = ({"method": (np.array([0.1, 1]), one[:2], one[:2], one[:2])}, (one[0], 0.0, one[1]))
     drawn(weights_figure({"a": pane, "b": (pane[0], None)}, "title"))
+
+
+def test_pictures_are_the_same_whatever_a_persons_matplotlibrc_says(problem, schedule):
+    def pictures():
+        field, figure = field_figure(problem, schedule)
+        line, exact = line_figure(problem, schedule)
+        arrows, panes = np.full((len(field.points), 2), 0.1), {"pane": {"one": (TIMES.numpy(), TIMES.numpy(), None)}}
+        frame = figure.frame("title", arrows, arrows, field.log_density(TIMES[1]))
+        return png(frame), line.png(exact, "title"), png(comparison_figure(panes, "t", "error", "title"))
+
+    before = pictures()
+    with matplotlib.rc_context({"font.size": 40, "axes.facecolor": "red", "lines.linewidth": 9, "axes.grid": True}):
+        assert pictures() == before
 
 
 def test_line_redrawn_is_the_line_drawn_anew_in_colours_that_are_enough(shaped, schedule):

@@ -56,6 +56,7 @@ DAMAGES = {  # what is written over the file -> what is said of it, and how many
     "other columns": (lambda text: text.replace("learning_rate", "rate").encode(), "line 1 is damaged", 0),
     "half a line": (lambda text: text.replace("4,,4.5", "4,,4", 1).replace("4,,,,", "4", 1).encode(), "line 6 is", 9),
     "too long": (lambda text: text.replace("\n4,", "\n" + "4" * 5000 + ",", 1).encode(), "line 6 is damaged", 9),
+    "decimal commas": (lambda text: text.replace(",", ";").replace(".", ",").encode(), "line 1 is damaged", 0),
     "two headings": (lambda text: f"{HEADING}\n{text}".encode(), "line 2 is damaged", 10),
 }
 
@@ -65,7 +66,18 @@ def test_damage_is_named_and_a_training_goes_on(path, capsys, change, text, left
     path.write_bytes(change(path.read_text()))
     with pytest.raises(UserError, match=f"curves.csv: {text}"):
         read_curves(path)
+    before = path.read_bytes()
     Curves(path, 10).append(10, {LOSS: 10.5})
+    assert left == 10 or path.with_name("curves.damaged.csv").read_bytes() == before
     said = capsys.readouterr().err
     assert said == "" if left == 10 else f"curves.csv: {10 - left} of 10 epochs are damaged or missing" in said
     assert epochs(path) == [*(range(10) if left == 10 else [e for e in range(10) if left and e != 4]), 10]
+
+
+@pytest.mark.parametrize(("start", "end"), [(b"\xef\xbb\xbf", b"\n"), (b"", b"\r\n"), (b"\xef\xbb\xbf", b"\r\n")])
+def test_file_that_a_spreadsheet_has_saved_loses_nothing(path, capsys, start, end):
+    before = path.read_bytes()
+    path.write_bytes(start + before.replace(b"\n", end))
+    assert epochs(path) == list(range(10))
+    Curves(path, 10)
+    assert path.read_bytes() == before and capsys.readouterr().err == ""

@@ -41,14 +41,14 @@ OVERRIDES = {
     "data.batch_size.x=3": f'data.batch_size: {INTEGER} {{"x": 3}}',
     **{f"data.fresh_noise={word}": f'data.fresh_noise: {BOOLEAN} "{word}"' for word in ("yes", "no")},
     "seed=99999999999999999999": "seed: should be less than 9223372036854775808, given 99999999999999999999",
-    "noise_schedule.sigma_min=0.2": "noise_schedule: sigma_min must be smaller than sigma_max, given {",
+    "noise_schedule.sigma_min=0.199": "noise_schedule: sigma_min must be smaller than sigma_max, by 1 % at least",
     # the law
     f"{POSITIONS}=[0.1, 0.2]": (f"{POSITIONS}.0: should be a valid tuple", f"{POSITIONS}.1: should be a valid tuple"),
     f"{POSITIONS}=[[0.0], [0.9999999999]]": f"{POSITIONS}: two atoms sit at the same place",
     "toy_problem={type: gaussian_mixture, gaussians: []}": f"{GAUSSIANS}: ",
-    "toy_problem={type: gaussian_mixture, gaussians: [{weight: 0, sigma_d: 1}]}": (
+    "toy_problem={type: gaussian_mixture, gaussians: [{weight: 1e-13, sigma_d: 1}]}": (
         f"{GAUSSIANS}.0.equilibrium_relative_coordinates: missing",
-        f"{GAUSSIANS}.0.weight: should be greater than 0, given 0",
+        f"{GAUSSIANS}.0.weight: should be greater than or equal to 0.000000000001, given 1e-13",
     ),
     ("score_network.permutation_equivariant=false", "toy_problem.permutation_symmetric=true"): (
         "toy_problem.permutation_symmetric: should equal score_network.permutation_equivariant, given true"

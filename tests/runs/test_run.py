@@ -54,18 +54,19 @@ def test_runs_of_a_sweep_are_those_that_were_begun(training):
         find_runs("../x")
 
 
-def test_version_is_that_of_the_codes_own_git_or_unknown(training, monkeypatch):
+def test_version_is_that_of_the_codes_own_git_or_unknown_with_the_reason(training, monkeypatch):
     """A copy without .git inside another repository, say of a person's home folder, is not of that one's version."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(training.parent.parent))
-    assert code_version() == "unknown"
+    assert code_version() == f"unknown (fatal: not a git repository: '{training.parent}/.git')"
     who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
     for words in (("init",), ("add", "."), (*who, "commit", "-m", "all")):
         subprocess.run(["git", "-C", str(training.parent), *words], check=True, capture_output=True)
+    monkeypatch.setenv("GIT_DIR", str(training))  # as in git's own hooks
     version = code_version()
     assert len(version) >= 7 and set(version) <= set("0123456789abcdef")
     (training / "base_config.yaml").write_text("seed: 1\n")
     assert code_version() == f"{version}-dirty"
     monkeypatch.setattr("utils.runs.run.ROOT", training)  # a folder inside that repository
-    assert code_version() == "unknown"
+    assert code_version().startswith("unknown (fatal: not a git repository")
     monkeypatch.setenv("PATH", "")
-    assert code_version() == "unknown"
+    assert code_version() == "unknown (git: No such file or directory)"

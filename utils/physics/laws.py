@@ -20,7 +20,7 @@ from scipy import stats
 from torch import Generator, Tensor
 
 from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
-from utils.settings import Positive, Settings, Width
+from utils.settings import Settings, Width
 
 MAX_ATOMS = 6  # the density sums over all permutations, and 6! = 720
 MAX_DIMENSIONS = 16  # with them, the matrix that averages over the permutations has 7 million entries
@@ -191,7 +191,7 @@ class ToyProblem(Law):
 class Gaussian(Settings):
     """One component of a mixture, as it stands in the YAML file."""
 
-    weight: Positive
+    weight: Annotated[float, Field(ge=1e-12, le=1e12)]  # sums of them have to be float32
     sigma_d: Width
     equilibrium_relative_coordinates: Positions
 

@@ -21,8 +21,8 @@ class NoiseSchedule(Settings):
 
     @model_validator(mode="after")
     def _grows(self):
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError("sigma_min must be smaller than sigma_max")
+        if 1.01 * self.sigma_min > self.sigma_max:  # closer, the steps of a sampler vanish in float32
+            raise ValueError("sigma_min must be smaller than sigma_max, by 1 % at least")
         return self
 
     def sigma(self, t: Tensor) -> Tensor:

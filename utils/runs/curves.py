@@ -28,7 +28,7 @@ class Curves:
         if missing := epochs_done - len(kept):
             text = "damaged or missing; the training goes on, and its learning curves leave them out"
             print(f"{path}: {missing} of {epochs_done} epochs are {text}", file=sys.stderr)
-            if path.exists() and path.stat().st_size:
+            if path.exists():
                 path.rename(path.with_suffix(".damaged.csv"))
         with atomic_write(path) as temporary:
             temporary.write_text("\n".join([HEADING, *kept.values(), ""]), encoding="utf-8")

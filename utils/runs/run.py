@@ -84,13 +84,13 @@ def experiment_folder(experiment: str) -> Path:
 
 
 def code_version() -> str:
-    """Return the commit of the code, with -dirty where files were changed since, or "unknown" outside its own git."""
+    """Return the commit of the code, with -dirty where files were changed since, or "unknown" with git's reason."""
     git = ["git", f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}"]  # not that of a repository around this one
     try:
-        words = [*git, "describe", "--always", "--dirty"]
-        return subprocess.check_output(words, text=True, stderr=subprocess.DEVNULL).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        done = subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    except OSError as error:
+        return f"unknown (git: {error.strerror})"
+    return done.stdout.strip() or f"unknown ({done.stderr.strip().splitlines()[0]})"
 
 
 def _shown(name: str) -> str:

@@ -58,7 +58,7 @@ class Group:
 
     row = property(lambda group: next(iter(group.runs.values())))  # the first, for what all have in common
     weight = property(lambda group: float(group.row["weight"]) if group.row["weight"] else None)  # of the regularizer
-    oracle = property(lambda group: group.row["oracle"] == "True")
+    oracle = property(lambda group: group.row["oracle"].title() == "True")  # a spreadsheet writes TRUE
 
     @property
     def title(self) -> str:

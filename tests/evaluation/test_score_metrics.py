@@ -123,9 +123,9 @@ def test_training_set_has_an_error_that_falls_with_its_size_and_no_value_where_f
     errors = []
     for size in (400, 6_400):
         data = truth.problem.sample(size, seeded())
-        curve = metrics.score_error_training_set(make_subject(truth, truth, training_set=data, per_bin=40))[1]
+        curve = metrics.data_limit(make_subject(truth, truth, training_set=data, per_bin=40))[1]
         assert curve.value[0] is None and curve.value[-1] is not None
         errors.append(curve.value[-1])
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.5)  # the root of the ratio of the sizes
     with pytest.raises(NoValue, match="fewer than 100 configurations"):
-        metrics.score_error_training_set(make_subject(truth, truth, training_set=data[:20]))
+        metrics.data_limit(make_subject(truth, truth, training_set=data[:20]))

@@ -127,7 +127,7 @@ def training_set_score(centres: Tensor, x: Tensor, sigma: Tensor) -> tuple[Tenso
 
 
 @metric("score error of the training set")
-def score_error_training_set(subject: Subject) -> tuple[Estimate, Curve]:
+def data_limit(subject: Subject) -> tuple[Estimate, Curve]:
     """Rms over components of sigma (s_data - s) at noised points, s_data the exact score of the noised training set;
     over times at which more than 100 configurations make it at half of the points, so that it means something. Where
     a network's error is as large, more data would help it; where it is larger, better training would."""

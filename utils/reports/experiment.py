@@ -128,7 +128,7 @@ def draw_score_error(record: Record, folder: Path) -> None:
         "error at uniform points": band(record.curves["score_error_uniform"])[1:],
         "error at uniform points, median": (band(record.curves["score_error_median_uniform"])[1], None),
     }
-    if limit := record.curves.get("score_error_training_set"):
+    if limit := record.curves.get("data_limit"):
         curves["error of the training set's own score"] = (band(limit)[1], None)
     save(figures.score_error_figure(times, curves, record.title), folder / "score_error.png")
 

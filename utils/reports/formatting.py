@@ -1,15 +1,12 @@
 """Numbers as text. Wherever ± stands, what follows it is half of a 95 % interval."""
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from scipy import stats
 from uncertainties import ufloat
 
 from utils.evaluation.estimates import CONFIDENCE, Estimate
-from utils.files import atomic_write
 
 NORMAL = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # 1.96
 MISSING = "\N{EN DASH}"
@@ -42,9 +39,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a line for each row of a table, with the columns below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write the rows of a CSV file, the heading first."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from utils.evaluation.estimates import Curve
 from utils.evaluation.sample_metrics import radii
 from utils.files import UserError, atomic_write
+from utils.physics.noise_schedule import NoiseSchedule
 from utils.plots import experiment_figures as figures
 from utils.plots.score_field import ScoreFieldFigure
 from utils.plots.style import save
@@ -28,6 +29,7 @@ from utils.score.samplers import Sampling, sampler_width_ratio
 VIDEO_FRAMES = 51  # one for every 0.02 of t
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
+END = torch.zeros((), dtype=torch.float64)  # the time of the samples
 
 
 def folder_of(run: Run, output: Path) -> Path:
@@ -86,8 +88,7 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool 
     if has_plane(configuration.toy_problem):
         plane = Plane(configuration.toy_problem)
         maps = magnitude_maps(loaded.network, configuration.build_truth(), torch.tensor(MAP_TIMES))
-        heading = f"{title}\n{plane.note}" if plane.is_slice else title
-        save(figures.maps_figure(MAP_TIMES, maps, plane, heading), folder / "maps.png")
+        save(figures.maps_figure(MAP_TIMES, maps, plane, f"{title}\n{plane.note}".rstrip()), folder / "maps.png")
         seconds["figures"] = time.perf_counter() - began
         draw_video(loaded.network, configuration, title, folder, keep_frames)
         seconds["video"] = time.perf_counter() - began - seconds["figures"]
@@ -100,20 +101,23 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool 
 def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, title: str, folder: Path) -> None:
     """Write samples.png and radial_distribution.png."""
     problem, schedule = configuration.toy_problem, configuration.noise_schedule
-    sigma = schedule.sigma(torch.zeros((), dtype=torch.float64))
-    r = radii(problem, x, sigma)
-    title = f"{title}: {len(x):,} samples, {sampling.time_steps} steps"
-    if has_plane(problem):
-        plane = Plane(problem)
-        shown = plane.holds(x, sigma)
-        note = f"\n{int(shown.sum()):,} of them lie in the {plane.note}" if plane.is_slice else ""
-        points, strays = x[shown].flatten(1)[:, :2].numpy(), (r > problem.stray_radius)[shown].numpy()
-        picture = figures.samples_figure(points, strays, plane, plane.widths(sigma), problem.stray_radius, title + note)
-        save(picture, folder / "samples.png")
+    title, sigma = f"{title}: {len(x):,} samples, {sampling.time_steps} steps", schedule.sigma(END)
     known = () if sampling.corrector_steps else problem.components  # what the predictor alone reaches
     widths = [(c.weight, sampler_width_ratio(c.width, schedule, sampling.times)) for c in known]
-    picture = figures.radial_distribution_figure(r.numpy(), x[0].numel(), title, widths)
+    picture = figures.radial_distribution_figure(radii(problem, x, sigma).numpy(), x[0].numel(), title, widths)
     save(picture, folder / "radial_distribution.png")
+    if has_plane(problem):
+        plane = Plane(problem)
+        points, strays = samples_in(plane, x, schedule)
+        title += f"\n{len(points):,} of them lie in the {plane.note}" if plane.is_slice else ""
+        picture = figures.samples_figure(points, strays, plane, plane.widths(sigma), problem.stray_radius, title)
+        save(picture, folder / "samples.png")
+
+
+def samples_in(plane: Plane, x: Tensor, schedule: NoiseSchedule) -> tuple[np.ndarray, np.ndarray]:
+    """Return those of the samples x that lie in a plane, (n, 2), and which of them are strays, (n,)."""
+    x = x[plane.holds(x, sigma := schedule.sigma(END))]
+    return x.flatten(1)[:, :2].numpy(), (radii(plane.problem, x, sigma) > plane.problem.stray_radius).numpy()
 
 
 def draw_score_error(record: Record, folder: Path) -> None:
@@ -130,7 +134,7 @@ def draw_score_error(record: Record, folder: Path) -> None:
 
 def band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return times, values and errors of a curve as arrays, with not-a-number where it has none."""
-    times, values, errors = (np.array(part, dtype=float) for part in curve)  # None becomes not-a-number
+    times, values, errors = np.array(curve, dtype=float)  # None becomes not-a-number
     return times, values, errors
 
 
@@ -154,9 +158,7 @@ def draw_video(
 
 
 def draw_marginal_distribution(problem: Problem, path: Path) -> None:
-    """Write the exact distribution at five times, where it has a plane to be shown on."""
-    if not has_plane(problem.toy_problem):
-        return
+    """Write the exact distribution at five times."""
     times, field = torch.tensor(MARGINAL_TIMES), Field(problem.toy_problem, problem.noise_schedule)
     densities = np.exp(np.stack([field.log_density(t) for t in times]).astype(np.float64))
     picture = figures.marginal_distribution_figure(times.numpy(), field.grid, densities, densities.mean(2), field.plane)

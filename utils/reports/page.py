@@ -28,12 +28,7 @@ from utils.runs.store import Record
 TEMPLATE = Path(__file__).parent / "template"
 VIDEO = "score_field.mp4"
 LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
-DISTANCE_FROM_BEST = {
-    "lower": lambda value: value,
-    "higher": lambda value: -value,
-    "closer to 1": lambda value: abs(value - 1),
-    "closer to 0": abs,
-}
+FROM_BEST = {"lower": lambda v: v, "higher": lambda v: -v, "closer to 1": lambda v: abs(v - 1), "closer to 0": abs}
 # Of pictures, in the order of the page; one that is not named there follows, under the name of its file.
 CAPTIONS: dict[str, str] = json.loads((TEMPLATE / "captions.json").read_text(encoding="utf-8"))
 Picture = namedtuple("Picture", "url width height caption")  # a PNG file: its address relative to the page, its pixels
@@ -58,16 +53,13 @@ class Column:
         if (estimate := record.estimates.get(self.name)) is None:
             return Cell(record.left_out.get(self.about.name, "no value"), None, False)
         text = with_interval(self.about.factor * estimate.value, self.about.factor * half_width(estimate))
-        distances = [distance for r in self.records if (distance := self._distance(r)) is not None]
-        best = len(distances) > 1 and self._distance(record) == min(distances)
-        return Cell(text, estimate.value, best)
+        return Cell(text, estimate.value, record.competes and estimate.value in self._best())
 
-    def _distance(self, record: Record) -> float | None:
-        """Return how far a run is from the best possible; None where that is not compared."""
-        estimate, distance = record.estimates.get(self.name), DISTANCE_FROM_BEST.get(self.about.better or "")
-        if estimate and distance and abs(estimate.value) < math.inf and record.competes:
-            return distance(estimate.value)
-        return None
+    def _best(self) -> list[float]:
+        """Return the values of methods that are nearest to the best possible; none where that is not compared."""
+        values = [r.estimates[self.name].value for r in self.records if r.competes and self.name in r.estimates]
+        values, distance = list(filter(math.isfinite, values)), FROM_BEST.get(self.about.better or "")
+        return [v for v in values if distance(v) == min(map(distance, values))] if distance and len(values) > 1 else []
 
 
 def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]]:
@@ -82,7 +74,7 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
     page = environment.get_template("page.html").render(
         records=records,
         number_of=lambda record: records.index(record) + 1,
-        sections=[_section(group) for group in by_problem(records)],
+        sections=[(name_of(group[0]), group, _columns(group)) for group in by_problem(records)],
         comparisons=find_pictures(output, output, problems),
         sweeps=read_sweeps(output, problems),
         pictures={record.folder: find_pictures(record.folder, output, problems) for record in records},
@@ -95,8 +87,6 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         missing=MISSING,
         notes=[*notes, *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt")],
         problems=problems,
-        style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATE / "script.js").read_text(encoding="utf-8")),
     )
     with atomic_write(output / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
@@ -112,14 +102,13 @@ def write_reports(output: Path, notes: Iterable[str] = ()) -> list[str]:
     return list(dict.fromkeys([*problems, *left_out]))
 
 
-def _section(records: list[Record]) -> dict[str, Any]:
-    """Return the tables of a problem: its name, its runs, and the columns, in the order of the registry."""
-    names = [name for record in records for name in record.estimates]
-    names += [name for record in records for name in record.left_out]
-    columns = [Column(name, about, records) for name in dict.fromkeys(names) if (about := describe(name))]
-    columns.sort(key=lambda column: list(METRICS).index(column.about.name))
-    headline, others = ([c for c in columns if bool(c.about.headline) == shown] for shown in (True, False))
-    return {"name": name_of(records[0]), "records": records, "headline": headline, "others": others}
+def _columns(records: list[Record]) -> list[Column]:
+    """Return the metrics that any of the runs has, or has not for a reason, in the order of the registry."""
+    names = dict.fromkeys(
+        [name for r in records for name in r.estimates] + [name for r in records for name in r.left_out]
+    )
+    columns = [Column(name, about, records) for name in names if (about := describe(name))]
+    return sorted(columns, key=lambda column: list(METRICS).index(column.about.name))
 
 
 def _sampling(record: Record) -> str:
@@ -148,11 +137,10 @@ def read_sweeps(output: Path, problems: list[str]) -> list[dict[str, Any]]:
     for path in sorted(output.glob("sweeps/*/table.json")):
         try:
             content = json.loads(path.read_bytes())
-            sweeps.append({"title": content["title"], "tables": content["tables"]})
+            about = {"title": content["title"], "tables": content["tables"]}
+            sweeps.append(about | {"pictures": find_pictures(path.parent, output, problems)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{path.relative_to(output)}: {error}")
-        else:
-            sweeps[-1]["pictures"] = find_pictures(path.parent, output, problems)
     return sweeps
 
 

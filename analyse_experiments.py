@@ -45,10 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     import utils.reports.page  # noqa: F401  (seconds, in which a signal ends this at once)
 
     def action() -> int:
-        problems = analyse(options)
-        for line in problems:
+        for line in (problems := analyse(options)):
             print(line, file=sys.stderr)
-        return 1 if problems else 0
+        return int(bool(problems))
 
     stopped = "Stopped; every file that was written is whole. The same command starts again."
     return run_command(action, options.debug, stopped)

@@ -70,9 +70,8 @@ def analyse(options: argparse.Namespace) -> list[str]:
         results = options.results or output / "sweeps" / options.sweep / "results.csv"
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
     configure(ANALYTICAL)  # raises where base_config.yaml is wrong: then no run can be analysed
-    names = dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])
-    pairs = [(name.partition("/")[0], name.partition("/")[2] or options.run_name) for name in names]
-    runs = [Run(name, "run1" if name == ANALYTICAL else run) for name, run in pairs]  # refuses unknown names
+    names = [name.partition("/") for name in dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])]
+    runs = [Run(name, "run1" if name == ANALYTICAL else run or options.run_name) for name, _, run in names]
     output.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=output).close()  # raises where nothing can be written, before the work begins
     left_out, notes, began = [], [], time.time()

@@ -72,12 +72,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:
-            self.save(trainer)
+            self.on_train_end(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        self.save(trainer)
-
-    def save(self, trainer: Trainer) -> None:
         """Save, after the curves: a resumed run repeats none of the epochs before."""
         trainer.logger.save()
         trainer.save_checkpoint(self.path)

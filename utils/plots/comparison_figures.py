@@ -26,8 +26,7 @@ def comparison_figure(panes: Panes, xlabel: str, ylabel: str, title: str, signed
     for axes, (heading, curves) in zip(figure.subplots(1, len(panes), squeeze=False)[0], panes.items(), strict=True):
         for name, (x, values, errors) in curves.items():
             shown = values if signed else np.where(values > ROUNDING, values, np.nan)
-            (line,) = axes.plot(x, shown, linewidth=1.5 if errors is not None else 1, **styles[name])
-            lines.setdefault(name, line)
+            (lines[name],) = axes.plot(x, shown, linewidth=1.5 if errors is not None else 1, **styles[name])
             always_zero[name] &= bool(np.all(np.abs(values) < ROUNDING))
             if errors is not None:
                 low = np.maximum(shown - errors, -np.inf if signed else 0.2 * shown)  # a band to 0 would fill the axis

@@ -1,8 +1,5 @@
-"""What sets all analysed runs side by side: figures, the table of their numbers, and the page.
-
-Everything is read from the output folder, so an analysis of a part keeps what was analysed before. Runs of different
-problems are compared with their own exact score, problem by problem.
-"""
+"""What sets all analysed runs side by side: figures, and the table of their numbers. All is read from the output
+folder, so an analysis of a part keeps what was analysed before. Each problem is compared with its own exact score."""
 
 import re
 import textwrap
@@ -92,8 +89,7 @@ def compare(output: Path) -> tuple[str, list[str]]:
             path.unlink()
     for number, group in enumerate(groups, 1):
         _draw(group, output, f"_{number}" if number > 1 else "", problems)
-    rows = [row_of(record) | {"problem": record.problem_in_words} for record in records]
-    write_results(output / "summary.csv", rows)
+    write_results(output / "summary.csv", [row_of(record) | {"problem": record.problem_in_words} for record in records])
     layout = "Problem: {}\n{}" if len(groups) > 1 else "{1}"
     return "\n\n".join(layout.format(name_of(group[0]), summary_table(group)) for group in groups), problems
 

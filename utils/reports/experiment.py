@@ -23,7 +23,6 @@ from utils.runs.configuration import Configuration, Problem
 from utils.runs.loading import configure
 from utils.runs.run import ANALYTICAL, Run
 from utils.runs.store import Record, evaluate_run, facts_of
-from utils.score.networks import ScoreNetwork
 from utils.score.samplers import Sampling, sampler_width_ratio
 
 VIDEO_FRAMES = 51  # one for every 0.02 of t
@@ -47,10 +46,8 @@ def control_of(loaded: Loaded) -> Loaded:
 
 
 def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False, again: bool = True) -> None:
-    """Write everything about one run under output/<experiment>/<run>/; not `again` where this was done before.
-
-    The exact score of its problem, the control, is analysed before, where that was not done or with other sampling.
-    """
+    """Write everything about one run under output/<experiment>/<run>/; not `again` where this was done before. The
+    exact score of its problem, the control, is analysed before, where that was not done or with other sampling."""
     loaded = load_run(run, fall_back=True)
     control, fault = control_of(loaded), None
     if not again and is_analysed(loaded, sampling, output):
@@ -90,7 +87,7 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool 
         maps = magnitude_maps(loaded.network, configuration.build_truth(), torch.tensor(MAP_TIMES))
         save(figures.maps_figure(MAP_TIMES, maps, plane, f"{title}\n{plane.note}".rstrip()), folder / "maps.png")
         seconds["figures"] = time.perf_counter() - began
-        draw_video(loaded.network, configuration, title, folder, keep_frames)
+        draw_video(loaded, title, folder, keep_frames)
         seconds["video"] = time.perf_counter() - began - seconds["figures"]
     else:
         print("  no maps.png and no score_field.mp4: one atom in one dimension has no plane to show a field on")
@@ -138,18 +135,16 @@ def band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return times, values, errors
 
 
-def draw_video(
-    network: ScoreNetwork, configuration: Configuration, title: str, folder: Path, keep_frames: bool = False
-) -> None:
+def draw_video(loaded: Loaded, title: str, folder: Path, keep_frames: bool = False) -> None:
     """Write score_field.mp4, and its frames as PNG under frames/ where they are to be kept."""
-    schedule, truth = configuration.noise_schedule, configuration.build_truth()
-    field = Field(configuration.toy_problem, schedule)
+    truth, schedule = loaded.configuration.build_truth(), loaded.configuration.noise_schedule
+    field = Field(loaded.configuration.toy_problem, schedule)
     picture = ScoreFieldFigure(field.points, field.grid, field.plane)
 
     def frames() -> Iterator[np.ndarray]:
         for number, t in enumerate(tqdm(torch.linspace(0, 1, VIDEO_FRAMES), desc="  video", leave=False, disable=None)):
             label = f"{title}     t = {t:.2f}     $\\sigma$ = {schedule.sigma(t):.4f}"
-            frame = picture.frame(label, field.arrows(network, t), field.arrows(truth, t), field.log_density(t))
+            frame = picture.frame(label, field.arrows(loaded.network, t), field.arrows(truth, t), field.log_density(t))
             if keep_frames:
                 save(frame, folder / "frames" / f"frame_{number:03d}.png")
             yield frame

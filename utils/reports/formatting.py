@@ -8,7 +8,6 @@ from uncertainties import ufloat
 
 from utils.evaluation.estimates import CONFIDENCE, Estimate
 
-NORMAL = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # 1.96
 MISSING = "\N{EN DASH}"
 EXPLANATION = (
     "±: half of the 95 % interval over seeds (Student's t). Differences and ratios are to the same training without a"
@@ -21,7 +20,7 @@ def half_width(estimate: Estimate) -> float:
     """Return half of the 95 % interval of a measurement: its own where it has one, else 1.96 standard errors."""
     if estimate.interval:
         return (estimate.interval[1] - estimate.interval[0]) / 2
-    return NORMAL * (estimate.standard_error or 0.0)
+    return float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * (estimate.standard_error or 0.0)
 
 
 def with_interval(value: float, half: float = 0.0, digits: int = 2, sign: bool = False) -> str:

@@ -1,8 +1,5 @@
-"""The comparison page: every metric, picture and video of an output folder on one HTML page that opens from disk.
-
-The page is one file beside the folders of the experiments, which it refers to by relative addresses. It loads nothing
-from the internet.
-"""
+"""The comparison page: every metric, picture and video of an output folder on one HTML page that opens from disk. It
+stands beside the folders of the experiments, has relative addresses, and loads nothing from the internet."""
 
 import json
 import math
@@ -12,7 +9,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -31,7 +27,7 @@ LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch
 FROM_BEST = {"lower": lambda v: v, "higher": lambda v: -v, "closer to 1": lambda v: abs(v - 1), "closer to 0": abs}
 # Of pictures, in the order of the page; one that is not named there follows, under the name of its file.
 CAPTIONS: dict[str, str] = json.loads((TEMPLATE / "captions.json").read_text(encoding="utf-8"))
-Picture = namedtuple("Picture", "url width height caption")  # a PNG file: its address relative to the page, its pixels
+Picture = namedtuple("Picture", "path width height caption")  # a PNG file: relative to the page; its pixels
 Cell = namedtuple("Cell", "text value best")  # a number of a run; tables are sorted by `value`, None without one
 
 
@@ -78,7 +74,7 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         comparisons=find_pictures(output, output, problems),
         sweeps=read_sweeps(output, problems),
         pictures={record.folder: find_pictures(record.folder, output, problems) for record in records},
-        video=lambda record: _url(path, output) if (path := record.folder / VIDEO).is_file() else None,
+        videos={r.folder: path.relative_to(output).as_posix() for r in records if (path := r.folder / VIDEO).is_file()},
         video_name=VIDEO,
         frames_per_second=FRAMES_PER_SECOND,
         sampling=_grouped(records, _sampling),
@@ -125,7 +121,7 @@ def find_pictures(folder: Path, output: Path, problems: list[str]) -> list[Pictu
         try:
             with Image.open(path) as image:
                 caption = CAPTIONS.get(kind, path.stem.replace("_", " ").capitalize())
-                pictures.append(Picture(_url(path, output), *image.size, caption))
+                pictures.append(Picture(path.relative_to(output).as_posix(), *image.size, caption))
         except (OSError, ValueError) as error:
             problems.append(f"{path.relative_to(output)}: {getattr(error, 'strerror', None) or error}")
     return pictures
@@ -142,10 +138,6 @@ def read_sweeps(output: Path, problems: list[str]) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{path.relative_to(output)}: {error}")
     return sweeps
-
-
-def _url(path: Path, output: Path) -> str:
-    return quote(path.relative_to(output).as_posix())
 
 
 def _grouped(records: list[Record], key: Callable[[Record], str]) -> dict[str, list[str]]:

@@ -27,15 +27,11 @@ from utils.sweeps.paired import Group, Mean, groups
 from utils.sweeps.results import read_results, row_of, write_results
 
 
-def report_sweep(
-    name: str, experiments: Sequence[str] | None, sampling: Sampling, results: Path, output: Path
-) -> list[str]:
-    """Write and print what the finished runs of a sweep say over seeds; return a line on each run that is left out.
-
-    A row of the results file counts for the run that was trained in the same way, whatever its name. What neither the
-    file nor the run's metrics.json holds is evaluated. Raises UserError where there is nothing to show.
-    """
-    runs, rows, problems, chosen = find_runs(name, experiments), read_results(results, sampling), [], []
+def report_sweep(name: str, only: Sequence[str] | None, sampling: Sampling, results: Path, output: Path) -> list[str]:
+    """Write and print what the finished runs of a sweep say over seeds; return a line on each run that is left out. A
+    row of the results file counts for the run that was trained in the same way, whatever its name. What neither the
+    file nor the run's metrics.json holds is evaluated. Raises UserError where there is nothing to show."""
+    runs, rows, problems, chosen = find_runs(name, only), read_results(results, sampling), [], []
     for run in tqdm(runs, "evaluated", unit="run", disable=None if runs else True):
         try:
             if not is_finished(run):

@@ -1,7 +1,5 @@
 """Draws samples from trained experiments and the exact score; writes pictures, videos, numbers and a page of it all.
-
-`python analyse_experiments.py --help` explains. Everything heavy is imported after the command line is understood.
-"""
+`--help` explains. Everything heavy is imported after the command line is understood."""
 
 import argparse
 import signal

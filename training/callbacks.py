@@ -84,10 +84,8 @@ class LastCheckpoint(Checkpoint):
 
 
 class StopCleanly(Callback):
-    """Stops after the epoch in which Ctrl-C or SIGTERM arrived, or `asked` was set. A second Ctrl-C ends at once.
-
-    The trainer is told between epochs only: in the middle of one it would leave out what remains of it.
-    """
+    """Stops after the epoch in which Ctrl-C or SIGTERM arrived, or `asked` was set. A second Ctrl-C ends at once. The
+    trainer is told between epochs only: in the middle of one it would leave out what remains of it."""
 
     def __init__(self, asked: threading.Event | None = None):
         self.asked, self.received = asked or threading.Event(), 0
@@ -117,22 +115,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.write_bytes(content.getbuffer())
 
 
-def put_earlier_events_first(folder: Path) -> None:
-    """Make sure TensorBoard reads a resumed run's event file last; else it drops the new epochs for the lost ones. It
-    reads the files in the order of their names. Where the run continues within the same second, or by a clock that runs
-    behind, the earlier files are renamed to the beginning of time."""
-    earlier = sorted(folder.glob(f"{EVENT_FILES}*"))
-    if earlier and earlier[-1].name >= f"{EVENT_FILES}{int(time.time()):010d}":
-        for place, path in enumerate(earlier):
-            rest = path.name.removeprefix(EVENT_FILES).partition(".")[2]
-            path.rename(folder / f"{EVENT_FILES}{place:010d}.{rest}")
-
-
 class RunLogger(TensorBoardLogger):
     """TensorBoard's event files and curves.csv, in the run's folder; a resumed run goes on after epochs_done."""
 
     def __init__(self, run: Run, epochs_done: int):
-        put_earlier_events_first(folder := run.folder)
+        folder = run.folder
+        earlier = sorted(folder.glob(f"{EVENT_FILES}*"))
+        # TensorBoard reads the files in the order of their names, and drops the new epochs for the lost ones where the
+        # new file is not the last: of a run that continues within the same second, or by a clock that runs behind.
+        if earlier and earlier[-1].name >= f"{EVENT_FILES}{int(time.time()):010d}":
+            for place, path in enumerate(earlier):  # to the beginning of time
+                rest = path.name.removeprefix(EVENT_FILES).partition(".")[2]
+                path.rename(folder / f"{EVENT_FILES}{place:010d}.{rest}")
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False, purge_step=epochs_done)
         self.curves = Curves(run.curves_file, epochs_done)
 

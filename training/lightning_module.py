@@ -101,12 +101,11 @@ class ScoreMatching(LightningModule):
 
     def record(self, phase: str, score_matching: Tensor, penalty: Tensor | None = None) -> None:
         """Keep an epoch's losses of one phase for TensorBoard."""
-        self.scalars[f"score_matching_loss/{phase}"] = self.scalars[f"total_loss/{phase}"] = score_matching
+        found = {"score_matching_loss": score_matching, "total_loss": score_matching}
         if penalty is not None:
             weighted = self.configuration.regularizer.weight * penalty
-            self.scalars[f"regularizer/{phase}"] = penalty
-            self.scalars[f"weighted_regularizer/{phase}"] = weighted
-            self.scalars[f"total_loss/{phase}"] = score_matching + weighted
+            found |= {"regularizer": penalty, "weighted_regularizer": weighted, "total_loss": score_matching + weighted}
+        self.scalars |= {f"{name}/{phase}": value for name, value in found.items()}
 
     def on_train_epoch_end(self) -> None:
         """Write the epoch's scalars, then let the learning rate follow the validation loss."""

@@ -120,10 +120,10 @@ def fit(
     run: Run, configuration: Configuration, epochs_done: int, overrides: Sequence[str], stop: threading.Event | None
 ) -> int:
     """Train on after so many epochs; return the exit status."""
-    if not epochs_done and run.best_checkpoint.exists():
-        print(f"{run.title}: no {run.last_checkpoint.name} is there, so it starts over, towards the same result")
-    elif epochs_done:
+    if epochs_done:
         print(f"{run.title}: continues after {epochs_done} epochs")
+    elif run.best_checkpoint.exists():
+        print(f"{run.title}: no {run.last_checkpoint.name} is there, so it starts over, towards the same result")
 
     from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
 

@@ -20,7 +20,6 @@ from utils.plots.video import VideoError, write_video
 from utils.plots.views import Field, Plane, has_plane, magnitude_maps
 from utils.runs.checkpoints import Loaded, load_run
 from utils.runs.configuration import Configuration, Problem
-from utils.runs.loading import configure
 from utils.runs.run import ANALYTICAL, Run
 from utils.runs.store import Record, evaluate_run, facts_of
 from utils.score.samplers import Sampling, sampler_width_ratio
@@ -38,11 +37,12 @@ def folder_of(run: Run, output: Path) -> Path:
 
 def control_of(loaded: Loaded) -> Loaded:
     """Return the exact score of a run's own problem."""
-    run, base = loaded.run, configure(ANALYTICAL)
-    same = loaded.configuration.problem == base.problem
-    name = "run1" if same else f"{run.experiment},{run.name.replace('/', ',')}"
-    configuration = base if same else loaded.configuration.model_copy(update={"regularizer": None})
-    return Loaded(Run(ANALYTICAL, name), configuration, configuration.build_truth().eval(), None)
+    run, exact = loaded.run, load_run(Run(ANALYTICAL))
+    if loaded.configuration.problem == exact.configuration.problem:
+        return exact
+    own = Run(ANALYTICAL, f"{run.experiment},{run.name.replace('/', ',')}")
+    configuration = loaded.configuration.model_copy(update={"regularizer": None})
+    return Loaded(own, configuration, configuration.build_truth().eval(), None)
 
 
 def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False, again: bool = True) -> None:
@@ -71,8 +71,8 @@ def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:
     return record.facts == facts_of(loaded, sampling) | {"wall_clock_seconds": record.facts["wall_clock_seconds"]}
 
 
-def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool = False) -> Record:
-    """Write samples, numbers, pictures and video of a loaded run, and return its numbers."""
+def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool) -> None:
+    """Write samples, numbers, pictures and video of a loaded run."""
     configuration, folder = loaded.configuration, folder_of(loaded.run, output)
     record, states, seconds = evaluate_run(loaded, sampling, folder, progress=True)
     print(record.title)
@@ -92,7 +92,6 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool 
     else:
         print("  no maps.png and no score_field.mp4: one atom in one dimension has no plane to show a field on")
     record.write(seconds)
-    return record
 
 
 def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, title: str, folder: Path) -> None:

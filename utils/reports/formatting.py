@@ -30,8 +30,7 @@ def with_interval(value: float, half: float = 0.0, digits: int = 2, sign: bool =
     plus = "+" if sign and value > 0 else ""
     if not math.isfinite(half) or half <= 0:
         return f"{plus}{value:.4g}".replace("-", "\N{MINUS SIGN}", 1 if value < 0 else 0)
-    text = f"{ufloat(value, half):.{digits}uP}"
-    return plus + text.replace("±", " ± ").replace("-", "\N{MINUS SIGN}")
+    return plus + f"{ufloat(value, half):.{digits}uP}".replace("±", " ± ").replace("-", "\N{MINUS SIGN}")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -86,8 +86,7 @@ def table(groups: Sequence[Group]) -> list[list[str]]:
 def _text(mean: Mean | None, factor: float, sign: bool = False) -> str:
     if mean is None:
         return "" if sign else MISSING
-    text = with_interval(factor * mean.value, factor * mean.half_width, sign=sign)
-    return text + (" *" if sign and mean.is_not_zero else "")
+    return with_interval(factor * mean.value, factor * mean.half_width, sign=sign) + " *" * (sign and mean.is_not_zero)
 
 
 def _ratio(log: Mean | None) -> str:

@@ -1,7 +1,5 @@
 """Draws samples from trained experiments and the exact score; writes pictures, videos, numbers and a page of it all.
-
-`python analyse_experiments.py --help` explains. Everything heavy is imported after the command line is understood.
-"""
+`--help` explains. Everything heavy is imported after the command line is understood."""
 
 import argparse
 import signal
@@ -45,10 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     import utils.reports.page  # noqa: F401  (seconds, in which a signal ends this at once)
 
     def action() -> int:
-        problems = analyse(options)
-        for line in problems:
+        for line in (problems := analyse(options)):
             print(line, file=sys.stderr)
-        return 1 if problems else 0
+        return int(bool(problems))
 
     stopped = "Stopped; every file that was written is whole. The same command starts again."
     return run_command(action, options.debug, stopped)
@@ -71,9 +68,8 @@ def analyse(options: argparse.Namespace) -> list[str]:
         results = options.results or output / "sweeps" / options.sweep / "results.csv"
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
     configure(ANALYTICAL)  # raises where base_config.yaml is wrong: then no run can be analysed
-    names = dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])
-    pairs = [(name.partition("/")[0], name.partition("/")[2] or options.run_name) for name in names]
-    runs = [Run(name, "run1" if name == ANALYTICAL else run) for name, run in pairs]  # refuses unknown names
+    names = [name.partition("/") for name in dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])]
+    runs = [Run(name, "run1" if name == ANALYTICAL else run or options.run_name) for name, _, run in names]
     output.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=output).close()  # raises where nothing can be written, before the work begins
     left_out, notes, began = [], [], time.time()

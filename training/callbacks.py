@@ -43,8 +43,7 @@ class Progress(Callback):
         self.bar = tqdm(None, "training", total, initial=initial, unit="epoch", dynamic_ncols=True, mininterval=seconds)
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        loss, validation = module.scalars["score_matching_loss/training"], module.scalars[MONITOR]
-        path_kl = module.scalars[PATH_KL]
+        loss, validation, path_kl = (module.scalars[n] for n in ("score_matching_loss/training", MONITOR, PATH_KL))
         self.bar.set_postfix_str(f"loss {loss:.4f}, validation {validation:.4f}, path KL {path_kl:.3f}", refresh=False)
         self.bar.update()
 
@@ -57,11 +56,9 @@ class Progress(Callback):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves the state from which a training goes on, between epochs only: so a resumed run repeats nothing.
-
-    Where the last weights are the ones to use, they are saved as best.ckpt as well. It is a `Checkpoint` because
-    Lightning calls these after the module's own on_train_epoch_end.
-    """
+    """Saves the state from which a training goes on, between epochs only: so a resumed run repeats nothing. Where the
+    last weights are the ones to use, they are saved as best.ckpt as well. It is a `Checkpoint` because Lightning calls
+    these after the module's own on_train_epoch_end."""
 
     def __init__(self, run: Run, configuration: Configuration, epochs_done: int):
         self.path, self.begins_at, self.best_model_path = run.last_checkpoint, epochs_done, ""
@@ -75,12 +72,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:
-            self.save(trainer)
+            self.on_train_end(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
-        self.save(trainer)
-
-    def save(self, trainer: Trainer) -> None:
         """Save, after the curves: a resumed run repeats none of the epochs before."""
         trainer.logger.save()
         trainer.save_checkpoint(self.path)
@@ -90,26 +84,22 @@ class LastCheckpoint(Checkpoint):
 
 
 class StopCleanly(Callback):
-    """Stops after the epoch in which Ctrl-C or SIGTERM arrived, or `asked` was set. A second Ctrl-C ends at once.
-
-    The trainer is told between epochs only: in the middle of one it would leave out what remains of it.
-    """
+    """Stops after the epoch in which Ctrl-C or SIGTERM arrived, or `asked` was set. A second Ctrl-C ends at once. The
+    trainer is told between epochs only: in the middle of one it would leave out what remains of it."""
 
     def __init__(self, asked: threading.Event | None = None):
         self.asked, self.received = asked or threading.Event(), 0
 
     def on_train_start(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Listen to signals, where this is the main thread of a process: a worker of a sweep is told by `asked`."""
-        if threading.current_thread() is not threading.main_thread():
-            return
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self.hear)
 
-        def stop(number: int, _: Any) -> None:
-            self.received = number
-            self.asked.set()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+    def hear(self, number: int, _: Any) -> None:
+        self.received = number
+        self.asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         trainer.should_stop = trainer.should_stop or self.asked.is_set()
@@ -125,25 +115,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.write_bytes(content.getbuffer())
 
 
-def put_earlier_events_first(folder: Path) -> None:
-    """Make sure TensorBoard reads a resumed run's event file last; else it drops the new epochs for the lost ones.
-
-    It reads the files in the order of their names. Where the run continues within the same second, or by a clock that
-    runs behind, the earlier files are renamed to the beginning of time.
-    """
-    earlier = sorted(folder.glob(f"{EVENT_FILES}*"))
-    if earlier and earlier[-1].name >= f"{EVENT_FILES}{int(time.time()):010d}":
-        for place, path in enumerate(earlier):
-            _, _, rest = path.name.removeprefix(EVENT_FILES).partition(".")
-            path.rename(folder / f"{EVENT_FILES}{place:010d}.{rest}")
-
-
 class RunLogger(TensorBoardLogger):
     """TensorBoard's event files and curves.csv, in the run's folder; a resumed run goes on after epochs_done."""
 
     def __init__(self, run: Run, epochs_done: int):
         folder = run.folder
-        put_earlier_events_first(folder)
+        earlier = sorted(folder.glob(f"{EVENT_FILES}*"))
+        # TensorBoard reads the files in the order of their names, and drops the new epochs for the lost ones where the
+        # new file is not the last: of a run that continues within the same second, or by a clock that runs behind.
+        if earlier and earlier[-1].name >= f"{EVENT_FILES}{int(time.time()):010d}":
+            for place, path in enumerate(earlier):  # to the beginning of time
+                rest = path.name.removeprefix(EVENT_FILES).partition(".")[2]
+                path.rename(folder / f"{EVENT_FILES}{place:010d}.{rest}")
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False, purge_step=epochs_done)
         self.curves = Curves(run.curves_file, epochs_done)
 
@@ -162,11 +145,9 @@ class RunLogger(TensorBoardLogger):
 
 
 class ScorePicture(Callback):
-    """A picture of the score for TensorBoard, every so many epochs.
-
-    `make` returns the function that draws a network's score as PNG, under a title. It is called with the first picture
-    and imports matplotlib: a sweep without pictures does without it.
-    """
+    """A picture of the score for TensorBoard, every so many epochs. `make` returns the function that draws a network's
+    score as PNG, under a title. It is called with the first picture and imports matplotlib: a sweep without pictures
+    does without it."""
 
     def __init__(self, tag: str, every_n_epochs: int, make: Callable[[], Callable[[ScoreNetwork, str], bytes]]):
         self.tag, self.every_n_epochs, self.make = tag, every_n_epochs, cache(make)

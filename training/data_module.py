@@ -1,10 +1,8 @@
-"""The toy data as ready-made batches.
+"""The toy data. The whole epoch is noised at once and handed over as one batch, which the Lightning module splits:
+making 16 mini-batches one by one costs more than training on them."""
 
-The whole epoch is noised at once and handed over as one batch, which the Lightning module splits: making 16
-mini-batches one by one costs more than training on them.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -24,6 +22,19 @@ class Noised(NamedTuple):
     target: Tensor
 
 
+@dataclass
+class OneBatchAnEpoch:
+    """An iterable of length one. Lightning takes a plain list for several data loaders."""
+
+    make: Callable[[], Noised]
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Noised]:
+        yield self.make()
+
+
 class ToyData(LightningDataModule):
     """Training and validation configurations of one seed; the same for every experiment with that seed."""
 
@@ -35,8 +46,7 @@ class ToyData(LightningDataModule):
 
     def training_epoch(self, epoch: int) -> Noised:
         """Return the training data in the order and with the noise of one epoch."""
-        noise_epoch = epoch if self.data.fresh_noise else 0
-        noised = self.noise(self.training_set, "training noise", noise_epoch)
+        noised = self.noise(self.training_set, "training noise", epoch if self.data.fresh_noise else 0)
         order = torch.randperm(len(self.training_set), generator=keyed_generator(self.seed, "order", epoch))
         return Noised(*(tensor[order] for tensor in noised))
 
@@ -45,11 +55,11 @@ class ToyData(LightningDataModule):
         size = self.data.validation_set_size
         return self.noise(self.problem.sample(size, keyed_generator(self.seed, "validation data")), "validation noise")
 
-    def train_dataloader(self) -> "OneBatchAnEpoch":
+    def train_dataloader(self) -> OneBatchAnEpoch:
         """Return an iterable that gives the current epoch."""
         return OneBatchAnEpoch(lambda: self.training_epoch(self.trainer.current_epoch))
 
-    def val_dataloader(self) -> "OneBatchAnEpoch":
+    def val_dataloader(self) -> OneBatchAnEpoch:
         """Return an iterable that gives the same validation set each time."""
         validation_set = self.validation_set()
         return OneBatchAnEpoch(lambda: validation_set)
@@ -65,16 +75,3 @@ class ToyData(LightningDataModule):
         sigma = self.schedule.sigma(t)[:, None, None]
         x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator))
         return Noised(x, t, sigma * wrapped_normal_score(displacement(x, x_0), sigma))
-
-
-class OneBatchAnEpoch:
-    """An iterable of length one. Lightning takes a plain list for several data loaders."""
-
-    def __init__(self, make):
-        self.make = make
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Noised]:
-        yield self.make()

@@ -27,11 +27,6 @@ DIAGNOSTICS_EVERY_N_EPOCHS = 10  # those of consistency cost as much as two mini
 MONITOR = "score_matching_loss/validation"  # chooses checkpoints, drives the learning rate and stops early, everywhere
 
 
-def mean_square(difference: Tensor) -> Tensor:
-    """Return the mean over batch and components."""
-    return difference.square().mean()
-
-
 class ScoreMatching(LightningModule):
     """Trains `network`; `truth` is the exact score, for validation metrics and for regularizers that are oracles."""
 
@@ -49,7 +44,7 @@ class ScoreMatching(LightningModule):
         self.exact_on_validation_set: Tensor | None = None
         self.epochs_done = 0
         self.losses = torch.empty(0, 1)  # (mini-batch, 1 or 2) of an epoch: score matching, regularizer
-        self.scalars: dict[str, Tensor | float] = {}  # what TensorBoard gets at the end of the epoch
+        self.scalars: dict[str, Any] = {}  # numbers or tensors: what TensorBoard gets at the end of the epoch
 
     @property
     def judged(self) -> ScoreNetwork:
@@ -58,13 +53,9 @@ class ScoreMatching(LightningModule):
 
     def configure_optimizers(self):
         """Return AdamW; the learning-rate scheduler is stepped at the end of each epoch, below."""
-        settings = self.configuration
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=settings.optimizer.learning_rate,
-            weight_decay=settings.optimizer.weight_decay,
-            fused=True,
-        )
+        settings, chosen = self.configuration, self.configuration.optimizer
+        how = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
+        optimizer = torch.optim.AdamW(self.network.parameters(), **how, fused=True)
         return [optimizer], [settings.scheduler.build(optimizer, settings.max_epochs)]
 
     def training_step(self, epoch_data: Noised, _: int) -> None:
@@ -73,7 +64,7 @@ class ScoreMatching(LightningModule):
         generator = keyed_generator(settings.seed, "regularizer", self.current_epoch)
         losses = []
         for x, t, target in zip(*(tensor.split(settings.data.batch_size) for tensor in epoch_data), strict=True):
-            score_matching = mean_square(self.network(x, t) - target)
+            score_matching = (self.network(x, t) - target).square().mean()
             penalty = self.penalty(self.network, x, t, generator)
             loss = score_matching if penalty is None else score_matching + settings.regularizer.weight * penalty
             optimizer.zero_grad()
@@ -91,13 +82,13 @@ class ScoreMatching(LightningModule):
         if self.exact_on_validation_set is None:  # the set is fixed, so the exact score on it is as well
             self.exact_on_validation_set = self.truth(data.x, data.t)
         output, exact = self.judged(data.x, data.t), self.exact_on_validation_set
-        loss = mean_square(output - data.target)
+        loss = (output - data.target).square().mean()
         generator = keyed_generator(self.configuration.seed, "validation regularizer")
         self.record("validation", loss, self.penalty(self.judged, data.x, data.t, generator))
         if (regularizer := self.configuration.regularizer) and self.current_epoch % DIAGNOSTICS_EVERY_N_EPOCHS == 0:
             found = regularizer.diagnostics(self.judged, data.x, data.t, truth=self.truth, generator=generator)
             self.scalars |= {f"{name}/validation": value for name, value in found.items()}
-        self.scalars["excess_loss/validation"] = loss - mean_square(exact - data.target)
+        self.scalars["excess_loss/validation"] = loss - (exact - data.target).square().mean()
         self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
 
@@ -110,37 +101,28 @@ class ScoreMatching(LightningModule):
 
     def record(self, phase: str, score_matching: Tensor, penalty: Tensor | None = None) -> None:
         """Keep an epoch's losses of one phase for TensorBoard."""
-        self.scalars[f"score_matching_loss/{phase}"] = self.scalars[f"total_loss/{phase}"] = score_matching
+        found = {"score_matching_loss": score_matching, "total_loss": score_matching}
         if penalty is not None:
             weighted = self.configuration.regularizer.weight * penalty
-            self.scalars[f"regularizer/{phase}"] = penalty
-            self.scalars[f"weighted_regularizer/{phase}"] = weighted
-            self.scalars[f"total_loss/{phase}"] = score_matching + weighted
+            found |= {"regularizer": penalty, "weighted_regularizer": weighted, "total_loss": score_matching + weighted}
+        self.scalars |= {f"{name}/{phase}": value for name, value in found.items()}
 
     def on_train_epoch_end(self) -> None:
         """Write the epoch's scalars, then let the learning rate follow the validation loss."""
         scheduler = self.lr_schedulers()
         self.scalars["learning_rate"] = scheduler.get_last_lr()[0]
-        scalars = {name: float(value) for name, value in self.scalars.items()}
-        self.scalars = dict(scalars)
-        self.logger.log_metrics(scalars, step=self.current_epoch)
-        self.check_finite()
+        self.scalars = {name: float(value) for name, value in self.scalars.items()}
+        self.logger.log_metrics(self.scalars, step=self.current_epoch)
+        if not all(map(math.isfinite, self.scalars.values())):  # nothing good comes after it
+            guilty = " and ".join(self.first_not_finite())
+            advice = "a smaller learning rate" + (" or weight" if "regularizer" in guilty else "")
+            good = self.trainer.checkpoint_callback.best_model_path or "none was saved yet"
+            text = f"{guilty} became infinite or not a number. Try {advice}. The last good checkpoint: {good}"
+            raise UserError(f"epoch {self.epochs_done}: {text}")
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             scheduler.step(self.scalars[MONITOR])
         else:
             scheduler.step()
-
-    def check_finite(self) -> None:
-        """Raise UserError where a loss is no longer a number: nothing good comes after it."""
-        if all(map(math.isfinite, self.scalars.values())):
-            return
-        guilty = " and ".join(self.first_not_finite())
-        advice = "a smaller learning rate" + (" or weight" if "regularizer" in guilty else "")
-        good = self.trainer.checkpoint_callback.best_model_path or "none was saved yet"
-        raise UserError(
-            f"epoch {self.epochs_done}: {guilty} became infinite or not a number. Try {advice}. "
-            f"The last good checkpoint: {good}"
-        )
 
     def first_not_finite(self) -> list[str]:
         """Return which loss was non-finite first; one mini-batch later all of them are."""
@@ -155,10 +137,8 @@ class ScoreMatching(LightningModule):
         return [name for name, value in self.scalars.items() if not math.isfinite(value)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the number of finished epochs, and the best loss also where the clone was moved since.
-
-        Lightning forgets that loss where the path of the checkpoints is another, and would overwrite the best one.
-        """
+        """Restore the number of finished epochs, and the best loss also where the clone was moved since: Lightning
+        forgets that loss where the path of the checkpoints is another, and would overwrite the best one."""
         self.epochs_done = checkpoint["epochs_done"]
         best = self.trainer.checkpoint_callback
         if state := checkpoint["callbacks"].get(best.state_key):
@@ -168,5 +148,4 @@ class ScoreMatching(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""
-        checkpoint["epochs_done"] = self.epochs_done
-        checkpoint["format_version"] = FORMAT_VERSION
+        checkpoint |= {"epochs_done": self.epochs_done, "format_version": FORMAT_VERSION}

@@ -52,8 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.experiment == ANALYTICAL:
             raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
         configuration = configure(options.experiment, options.overrides)
-        run = Run(options.experiment, options.run_name)
-        return train(run, configuration, options.from_scratch, options.overrides)
+        return train(Run(options.experiment, options.run_name), configuration, options.from_scratch, options.overrides)
 
     # Signals after the first epoch are heard by callbacks.StopCleanly.
     return run_command(action, options.debug, "Stopped before the first epoch; the same command starts again.")
@@ -66,11 +65,14 @@ def train(
     overrides: Sequence[str] = (),
     stop: threading.Event | None = None,
 ) -> int:
-    """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C).
-
-    It stops after the epoch in which `stop` is set. Raises UserError where it cannot be trained.
-    """
-    check_accelerator(configuration.accelerator)
+    """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C). It stops
+    after the epoch in which `stop` is set. Raises UserError where it cannot be trained."""
+    found = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }  # here, by this build of torch
+    if not found.get(name := configuration.accelerator, True):
+        raise UserError(f"accelerator: torch finds no {name} device here; accelerator=cpu is as fast on this problem")
     if next(run.folder.glob("*/config.yaml"), None):
         raise UserError(f"{run.folder} holds the runs of a sweep; choose another --run-name")
     if not from_scratch and epochs_to_continue_after(run, configuration) is None:
@@ -81,26 +83,18 @@ def train(
         except BlockingIOError as error:
             text = f"{error} is training it; wait for it or stop it, or choose another --run-name"
             raise RunIsBusy(f"{run.folder}: {text}") from error
-        if from_scratch:
-            remove_contents(run)
+        for path in run.folder.glob("*") if from_scratch else ():  # the folder itself may be a link, which stays
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         epochs_done = epochs_to_continue_after(run, configuration)  # again: another may have trained until now
         return 0 if epochs_done is None else fit(run, configuration, epochs_done, overrides, stop)
 
 
-def remove_contents(run: Run) -> None:
-    """Empty the folder of a run, also where it is a link to one; raises OSError for what cannot be removed."""
-    for path in run.folder.iterdir() if run.folder.exists() else ():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
 def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | None:
-    """Return how many epochs a run has behind it, or None, with a message, where it needs no more.
-
-    Raises UserError where it was begun with another configuration, or cannot be continued.
-    """
+    """Return how many epochs a run has behind it, or None, with a message, where it needs no more. Raises UserError
+    where it was begun with another configuration, or cannot be continued."""
     if not os.path.lexists(run.last_checkpoint):
         if run.configuration_file.exists():
             check_same_configuration(run, read_configuration(run.configuration_file), configuration, finished=False)
@@ -126,10 +120,10 @@ def fit(
     run: Run, configuration: Configuration, epochs_done: int, overrides: Sequence[str], stop: threading.Event | None
 ) -> int:
     """Train on after so many epochs; return the exit status."""
-    if not epochs_done and run.best_checkpoint.exists():
-        print(f"{run.title}: no {run.last_checkpoint.name} is there, so it starts over, towards the same result")
-    elif epochs_done:
+    if epochs_done:
         print(f"{run.title}: continues after {epochs_done} epochs")
+    elif run.best_checkpoint.exists():
+        print(f"{run.title}: no {run.last_checkpoint.name} is there, so it starts over, towards the same result")
 
     from training import fitting  # Lightning takes seconds to import, and is not needed to find a mistake above
 
@@ -150,19 +144,9 @@ def fit(
     return 128 + received if received else 1
 
 
-def check_accelerator(name: str) -> None:
-    """Raise UserError where this machine, or this build of torch, has no such device."""
-    missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
-    if missing.get(name):
-        raise UserError(f"accelerator: torch finds no {name} device here; accelerator=cpu is as fast on this problem")
-
-
 def check_same_configuration(run: Run, before: Configuration, now: Configuration, finished: bool) -> None:
-    """Raise UserError with the difference where the run was begun with another configuration.
-
-    A run that has finished may be given more epochs, but not under a schedule that depends on their number: that would
-    be another training.
-    """
+    """Raise UserError with the difference where the run was begun with another configuration. One that has finished may
+    be given more epochs, but not under a schedule that depends on their number: that would be another training."""
     differences = difference(before, now)
     longer = finished and differences.keys() == {"max_epochs"} and now.max_epochs > before.max_epochs
     if not differences or (longer and not now.scheduler.depends_on_max_epochs):

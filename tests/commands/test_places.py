@@ -84,10 +84,10 @@ def test_analysis_that_is_stopped_while_it_writes_the_video_leaves_no_half_of_on
             os.kill(os.getpid(), signal.SIGINT)
         return original(field, t)
 
-    original, (_, configuration, network, _) = Field.log_density, load_run(Run("analytical"))
+    original = Field.log_density
     monkeypatch.setattr(Field, "log_density", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        draw_video(network, configuration, "", tmp_path)
+        draw_video(load_run(Run("analytical")), "", tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert not [child for child in psutil.Process().children() if "ffmpeg" in child.name()]
 

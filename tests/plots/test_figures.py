@@ -16,10 +16,9 @@ from PIL import Image
 from utils.evaluation.sample_metrics import radii
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.plots import experiment_figures as figures
-from utils.plots.comparison_figures import comparison_figure, samples_comparison_figure
+from utils.plots.comparison_figures import comparison_figure, samples_comparison_figure, weights_figure
 from utils.plots.score_field import ScoreFieldFigure, ScoreLineFigure
 from utils.plots.style import SHADES, png
-from utils.plots.sweep_figures import weights_figure
 from utils.plots.views import Field, Line, Plane, magnitude_maps
 from utils.score.networks import AnalyticalScoreNetwork
 

@@ -85,7 +85,7 @@ def test_what_fails_is_named_with_its_reason_and_everything_else_is_analysed(che
     monkeypatch.setattr(experiment, "evaluate_run", fail)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: shutil.which("false"))
     frames = [np.zeros((2, 2, 3), np.uint8)]
-    monkeypatch.setattr(experiment, "draw_video", lambda *given: experiment.write_video(frames, given[3] / VIDEO))
+    monkeypatch.setattr(experiment, "draw_video", lambda *given: experiment.write_video(frames, given[2] / VIDEO))
     leave_run("no_regularizer", "first")
     leave_run("no_regularizer", "second", f"toy_problem.equilibrium_relative_coordinates={OTHERS[1]}")
     words, output = ["--experiments", "no_regularizer/first", "no_regularizer/second"], tmp_path / "out"
@@ -129,8 +129,7 @@ def test_control_is_analysed_again_only_where_it_was_sampled_otherwise(training,
 
 def test_frames_are_kept_where_that_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "VIDEO_FRAMES", 2)
-    _, configuration, network, _ = load_run(Run("analytical"))
-    experiment.draw_video(network, configuration, "title", tmp_path, keep_frames=True)
+    experiment.draw_video(load_run(Run("analytical")), "title", tmp_path, keep_frames=True)
     first, second = sorted((tmp_path / "frames").iterdir())
     assert (first.name, second.name) == ("frame_000.png", "frame_001.png")
     with Image.open(second) as picture:

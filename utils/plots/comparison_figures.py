@@ -1,6 +1,6 @@
-"""Figures that set several runs side by side. A name has the same colour and dashes in every figure of a comparison."""
+"""Figures that set several runs side by side. A name has the same colour and dashes in every figure of a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,8 +26,7 @@ def comparison_figure(panes: Panes, xlabel: str, ylabel: str, title: str, signed
     for axes, (heading, curves) in zip(figure.subplots(1, len(panes), squeeze=False)[0], panes.items(), strict=True):
         for name, (x, values, errors) in curves.items():
             shown = values if signed else np.where(values > ROUNDING, values, np.nan)
-            (line,) = axes.plot(x, shown, linewidth=1.5 if errors is not None else 1, **styles[name])
-            lines.setdefault(name, line)
+            (lines[name],) = axes.plot(x, shown, linewidth=1.5 if errors is not None else 1, **styles[name])
             always_zero[name] &= bool(np.all(np.abs(values) < ROUNDING))
             if errors is not None:
                 low = np.maximum(shown - errors, -np.inf if signed else 0.2 * shown)  # a band to 0 would fill the axis
@@ -67,4 +66,36 @@ def samples_comparison_figure(samples: Points, is_stray: Points, plane: Plane, t
     for axes in panes[len(samples) :]:
         axes.remove()
     figure.legend(*panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2.5)
+    return figure
+
+
+@styled
+def weights_figure(panes: Mapping[str, tuple[Mapping[str, Sequence[Array]], Array | None]], title: str) -> Figure:
+    """Return metrics against the weight of a regularizer: heading -> (name -> weights, means, low, high; the baseline's
+    mean, low and high or None). Bands and the grey stripe of the baseline are intervals over seeds."""
+    names, rows = dict.fromkeys(name for curves, _ in panes.values() for name in curves), -(-len(panes) // 2)
+    styles, keys = line_styles(["no_regularizer", *names]), {}  # it has no curve here, but its colour elsewhere
+    figure = new_figure(11.2, 3.7 * rows + 0.5 + 0.24 * (-(-len(names) // 2)), layout="constrained")
+    figure.suptitle(title, size="medium")
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes, (heading, (curves, baseline)) in zip(grid, panes.items(), strict=False):
+        positive = []
+        if baseline is not None:
+            keys["no regularizer"] = axes.axhline(baseline[0], color="0.4", linewidth=1)
+            axes.axhspan(baseline[1], baseline[2], color="0.85", linewidth=0)
+            positive.append(baseline[0])
+        for name, (weights, means, low, high) in curves.items():
+            (keys[name],) = axes.plot(weights, means, marker="o", markersize=3, **styles[name])
+            axes.fill_between(weights, low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
+            positive += means[np.isfinite(means)].tolist()
+        axes.set(title=heading, xlabel="weight", xscale="log")
+        if positive and min(positive) > 0:
+            axes.set_yscale("log")
+        elif smallest := [value for value in positive if value > 0]:  # a share of no strays has its place as well
+            axes.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(min(smallest))))
+            axes.set_ylim(bottom=0 if min(positive) == 0 else None)
+        axes.grid(color="0.9")
+    for axes in grid[len(panes) :]:
+        axes.remove()
+    figure.legend(list(keys.values()), list(keys), loc="outside lower center", ncols=2, handlelength=3.5)
     return figure

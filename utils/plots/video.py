@@ -6,7 +6,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
 
 import ffmpeg
 import imageio_ffmpeg
@@ -33,7 +32,13 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
     height, width, channels = first.shape
     pixels = {"s": f"{width}x{height}", "pix_fmt": {3: "rgb24", 4: "rgba"}[channels], "framerate": frames_per_second}
     with atomic_write(path) as temporary, tempfile.TemporaryFile() as messages:
-        process = _start_ffmpeg(temporary, pixels, messages)
+        stream = ffmpeg.input("pipe:", format="rawvideo", **pixels)  # a colon in a path would look like a protocol
+        stream = stream.output(f"file:{temporary}", loglevel="error", **CODEC, **COLOURS)
+        try:  # ffmpeg-python words the command, no more: nobody maintains it
+            command = stream.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages)  # no pipe, which may fill up
+        except (OSError, RuntimeError) as error:
+            raise VideoError(f"ffmpeg could not be started: {error}") from error
         assert process.stdin is not None  # a pipe was asked for
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin:  # it has ended early, and its message says why
@@ -47,14 +52,3 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
             messages.seek(0)
             text = messages.read().decode(errors="replace").strip() or "no message"
             raise VideoError(f"{path}: ffmpeg failed with exit status {process.returncode}: {text}")
-
-
-def _start_ffmpeg(path: Path, pixels: dict[str, Any], messages: IO[bytes]) -> subprocess.Popen:
-    """The only place that knows ffmpeg-python, which nobody maintains any more."""
-    target = f"file:{path}"  # or a colon in the path would look like a protocol
-    stream = ffmpeg.input("pipe:", format="rawvideo", **pixels).output(target, loglevel="error", **CODEC, **COLOURS)
-    try:
-        command = stream.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages)  # which cannot fill up as a pipe can
-    except (OSError, RuntimeError) as error:
-        raise VideoError(f"ffmpeg could not be started: {error}") from error

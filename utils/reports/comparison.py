@@ -1,8 +1,5 @@
-"""What sets all analysed runs side by side: figures, the table of their numbers, and the page.
-
-Everything is read from the output folder, so an analysis of a part keeps what was analysed before. Runs of different
-problems are compared with their own exact score, problem by problem.
-"""
+"""What sets all analysed runs side by side: figures, and the table of their numbers. All is read from the output
+folder, so an analysis of a part keeps what was analysed before. Each problem is compared with its own exact score."""
 
 import re
 import textwrap
@@ -16,12 +13,11 @@ import torch
 from scipy.ndimage import median_filter
 
 from utils.evaluation.registry import METRICS, Metric
-from utils.evaluation.sample_metrics import radii
 from utils.files import UserError, error_message
 from utils.plots.comparison_figures import comparison_figure, samples_comparison_figure
 from utils.plots.style import save
 from utils.plots.views import Plane, has_plane
-from utils.reports.experiment import band, draw_marginal_distribution
+from utils.reports.experiment import band, draw_marginal_distribution, samples_in
 from utils.reports.formatting import MISSING, aligned, half_width, with_interval
 from utils.runs.configuration import Problem
 from utils.runs.curves import read_curves
@@ -30,7 +26,6 @@ from utils.runs.store import Record
 from utils.sweeps.results import row_of, write_results
 
 SMOOTHED_EPOCHS = 21
-FOKKER_PLANCK = "Residual of the score's Fokker-Planck equation"
 FIGURES = {  # name -> title, label of the axis, and heading -> curve of each pane
     "score_error_comparison": (
         "Score error",
@@ -78,11 +73,10 @@ def read_records(output: Path, problems: list[str]) -> list[Record]:
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:
     """Return the records of each problem, that of base_config.yaml first."""
-    groups: list[list[Record]] = []
+    groups: dict[Problem, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.problem_in_words):  # words of an older base may mislead
-        same = next((group for group in groups if group[0].problem == record.problem), None)
-        groups.append([record]) if same is None else same.append(record)
-    return groups
+        groups.setdefault(record.problem, []).append(record)
+    return list(groups.values())
 
 
 def compare(output: Path) -> tuple[str, list[str]]:
@@ -94,53 +88,46 @@ def compare(output: Path) -> tuple[str, list[str]]:
         for path in output.glob(f"{name}*.png"):  # of runs that may be gone
             path.unlink()
     for number, group in enumerate(groups, 1):
-        problems += _draw(group, output, f"_{number}" if number > 1 else "")
-    rows = [row_of(record) | {"problem": record.problem_in_words} for record in records]
-    write_results(output / "summary.csv", rows)
+        _draw(group, output, f"_{number}" if number > 1 else "", problems)
+    write_results(output / "summary.csv", [row_of(record) | {"problem": record.problem_in_words} for record in records])
     layout = "Problem: {}\n{}" if len(groups) > 1 else "{1}"
     return "\n\n".join(layout.format(name_of(group[0]), summary_table(group)) for group in groups), problems
 
 
-def _draw(records: Sequence[Record], output: Path, ending: str) -> list[str]:
-    """Write the figures of one problem; return what is wrong with the files that are left out."""
-    problem, words = records[0].problem, records[0].problem_in_words
-    about = f"\n{textwrap.fill(words, 110)}" if words else ""
+def _draw(records: Sequence[Record], output: Path, ending: str, problems: list[str]) -> None:
+    """Write the figures of one problem. What is wrong with files that are left out is added to `problems`."""
+    problem, about = records[0].problem, f"\n{textwrap.fill(records[0].problem_in_words, 110)}".rstrip()
     for name, (title, label, curves) in FIGURES.items():
         panes = {h: {r.title: band(r.curves[c]) for r in records if c in r.curves} for h, c in curves.items()}
         x_label = "time t of the sampler" if name == "drift_comparison" else "diffusion time t"
         save(comparison_figure(panes, x_label, label, title + about, name in SIGNED), output / f"{name}{ending}.png")
-    draw_marginal_distribution(problem, output / f"marginal_distribution{ending}.png")
-    return _draw_samples(records, problem, output, ending) + _draw_learning_curves(records, output, ending)
+    if has_plane(problem.toy_problem):
+        draw_marginal_distribution(problem, output / f"marginal_distribution{ending}.png")
+        _draw_samples(records, problem, output / f"samples_comparison{ending}.png", problems)
+    _draw_learning_curves(records, output / f"learning_curves{ending}.png", problems)
 
 
 def name_of(record: Record) -> str:
     return record.problem_in_words or "as in base_config.yaml"
 
 
-def _draw_samples(records: Sequence[Record], problem: Problem, output: Path, ending: str) -> list[str]:
-    law, points, strays, faults = problem.toy_problem, {}, {}, []
-    if not has_plane(law):
-        return []
-    plane, sigma = Plane(law), problem.noise_schedule.sigma(torch.zeros((), dtype=torch.float64))
+def _draw_samples(records: Sequence[Record], problem: Problem, path: Path, problems: list[str]) -> None:
+    plane, points, strays = Plane(problem.toy_problem), {}, {}
     for record in records:
         try:
             with np.load(record.folder / "samples.npz") as file:
                 x = torch.from_numpy(file["samples"])
         except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-            faults.append(f"{record.folder / 'samples.npz'}: {error_message(error)}")
-            continue
-        x = x[plane.holds(x, sigma)]
-        points[record.title] = x.flatten(1)[:, :2].numpy()
-        strays[record.title] = (radii(law, x, sigma) > law.stray_radius).numpy()
+            problems.append(f"{record.folder / 'samples.npz'}: {error_message(error)}")
+        else:
+            points[record.title], strays[record.title] = samples_in(plane, x, problem.noise_schedule)
     if points:
         title = f"Samples, those in the {plane.note}" if plane.is_slice else "Samples"
-        save(samples_comparison_figure(points, strays, plane, title), output / f"samples_comparison{ending}.png")
-    return faults
+        save(samples_comparison_figure(points, strays, plane, title), path)
 
 
-def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) -> list[str]:
+def _draw_learning_curves(records: Sequence[Record], path: Path, problems: list[str]) -> None:
     panes: dict[str, dict] = {name: {} for name in LEARNING_CURVES.values()}
-    faults = []
     for record in records:
         if record.is_control:
             continue
@@ -149,7 +136,7 @@ def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) 
         except FileNotFoundError:  # the run was removed from training/ since
             continue
         except (UserError, OSError) as error:
-            faults.append(error_message(error))
+            problems.append(error_message(error))
             continue
         width = min(SMOOTHED_EPOCHS, len(curves["epoch"]) - 1 + len(curves["epoch"]) % 2)  # odd, or it would shift
         for column, name in LEARNING_CURVES.items():
@@ -157,9 +144,7 @@ def _draw_learning_curves(records: Sequence[Record], output: Path, ending: str) 
             panes[name][record.title] = (curves["epoch"] + 1, smooth, None)
     if any(panes.values()):
         title = f"Learning curves (running medians of at most {SMOOTHED_EPOCHS} epochs)"
-        picture = comparison_figure(panes, "epoch", "on the validation set", title)
-        save(picture, output / f"learning_curves{ending}.png")
-    return faults
+        save(comparison_figure(panes, "epoch", "on the validation set", title), path)
 
 
 def headline() -> list[Metric]:
@@ -171,16 +156,11 @@ def summary_table(records: Sequence[Record]) -> str:
     """Return the headline numbers as text, a line for each run."""
     rows = [["", *(metric.heading for metric in headline())]]
     for record in records:
-        title = record.title + (" (oracle)" if record.facts["oracle"] else "")
-        title = re.sub(r"(?<!\bno)_regularizer", "", title)
-        rows.append([title, *(_cell(record, metric) for metric in headline())])
+        title = re.sub(r"(?<!\bno)_regularizer", "", record.title + " (oracle)" * record.facts["oracle"])
+        found = [(metric.factor, record.estimates.get(metric.name)) for metric in headline()]
+        rows.append([title, *(with_interval(f * e.value, f * half_width(e), 1) if e else MISSING for f, e in found)])
     lines = aligned(rows)
     lines.append("±: half of the 95 % interval of the measurement; other seeds differ by more (docs/pictures.md)")
     if any(record.facts["oracle"] for record in records):
         lines.append("oracle: its training uses the exact score")
     return "\n".join(lines)
-
-
-def _cell(record: Record, metric: Metric) -> str:
-    estimate, factor = record.estimates.get(metric.name), metric.factor
-    return with_interval(factor * estimate.value, factor * half_width(estimate), 1) if estimate else MISSING

@@ -13,6 +13,7 @@ from utils.evaluation.estimates import Curve
 from utils.evaluation.registry import complete
 from utils.evaluation.sample_metrics import radii
 from utils.files import UserError, atomic_write
+from utils.physics.noise_schedule import NoiseSchedule
 from utils.plots import experiment_figures as figures
 from utils.plots.score_field import ScoreFieldFigure
 from utils.plots.style import save
@@ -20,15 +21,14 @@ from utils.plots.video import VideoError, write_video
 from utils.plots.views import Field, Plane, has_plane, magnitude_maps
 from utils.runs.checkpoints import Loaded, load_run
 from utils.runs.configuration import Configuration, Problem
-from utils.runs.loading import configure
 from utils.runs.run import ANALYTICAL, Run
 from utils.runs.store import Record, evaluate_run, facts_of
-from utils.score.networks import ScoreNetwork
 from utils.score.samplers import Sampling, sampler_width_ratio
 
 VIDEO_FRAMES = 51  # one for every 0.02 of t
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
+END = torch.zeros((), dtype=torch.float64)  # the time of the samples
 
 
 def folder_of(run: Run, output: Path) -> Path:
@@ -38,19 +38,18 @@ def folder_of(run: Run, output: Path) -> Path:
 
 def control_of(loaded: Loaded) -> Loaded:
     """Return the exact score of a run's own problem."""
-    run, base = loaded.run, configure(ANALYTICAL)
-    same = loaded.configuration.problem == base.problem
-    name = "run1" if same else f"{run.experiment},{run.name.replace('/', ',')}"
-    problem = {name: getattr(loaded.configuration, name) for name in type(base.problem).model_fields}
-    configuration = base.model_copy(update=problem)
-    return Loaded(Run(ANALYTICAL, name), configuration, configuration.build_truth().eval(), None)
+    run, exact = loaded.run, load_run(Run(ANALYTICAL))
+    if loaded.configuration.problem == exact.configuration.problem:
+        return exact
+    own = Run(ANALYTICAL, f"{run.experiment},{run.name.replace('/', ',')}")
+    problem = {name: getattr(loaded.configuration, name) for name in Problem.model_fields}
+    configuration = exact.configuration.model_copy(update=problem)
+    return Loaded(own, configuration, configuration.build_truth().eval(), None)
 
 
 def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = False, again: bool = True) -> None:
-    """Write everything about one run under output/<experiment>/<run>/; not `again` where this was done before.
-
-    The exact score of its problem, the control, is analysed before, where that was not done or with other sampling.
-    """
+    """Write everything about one run under output/<experiment>/<run>/; not `again` where this was done before. The
+    exact score of its problem, the control, is analysed before, where that was not done or with other sampling."""
     loaded = load_run(run, fall_back=True)
     control, fault = control_of(loaded), None
     if not again and is_analysed(loaded, sampling, output):
@@ -75,8 +74,8 @@ def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:
     return same and complete([*record.estimates, *record.left_out])
 
 
-def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool = False) -> Record:
-    """Write samples, numbers, pictures and video of a loaded run, and return its numbers."""
+def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool) -> None:
+    """Write samples, numbers, pictures and video of a loaded run."""
     configuration, folder = loaded.configuration, folder_of(loaded.run, output)
     record, states, seconds = evaluate_run(loaded, sampling, folder, progress=True)
     print(record.title)
@@ -89,34 +88,35 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool 
     if has_plane(configuration.toy_problem):
         plane = Plane(configuration.toy_problem)
         maps = magnitude_maps(loaded.network, configuration.build_truth(), torch.tensor(MAP_TIMES))
-        heading = f"{title}\n{plane.note}" if plane.is_slice else title
-        save(figures.maps_figure(MAP_TIMES, maps, plane, heading), folder / "maps.png")
+        save(figures.maps_figure(MAP_TIMES, maps, plane, f"{title}\n{plane.note}".rstrip()), folder / "maps.png")
         seconds["figures"] = time.perf_counter() - began
-        draw_video(loaded.network, configuration, title, folder, keep_frames)
+        draw_video(loaded, title, folder, keep_frames)
         seconds["video"] = time.perf_counter() - began - seconds["figures"]
     else:
         print("  no maps.png and no score_field.mp4: one atom in one dimension has no plane to show a field on")
     record.write(seconds)
-    return record
 
 
 def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, title: str, folder: Path) -> None:
     """Write samples.png and radial_distribution.png."""
     problem, schedule = configuration.toy_problem, configuration.noise_schedule
-    sigma = schedule.sigma(torch.zeros((), dtype=torch.float64))
-    r = radii(problem, x, sigma)
-    title = f"{title}: {len(x):,} samples, {sampling.time_steps} steps"
-    if has_plane(problem):
-        plane = Plane(problem)
-        shown = plane.holds(x, sigma)
-        note = f"\n{int(shown.sum()):,} of them lie in the {plane.note}" if plane.is_slice else ""
-        points, strays = x[shown].flatten(1)[:, :2].numpy(), (r > problem.stray_radius)[shown].numpy()
-        picture = figures.samples_figure(points, strays, plane, plane.widths(sigma), problem.stray_radius, title + note)
-        save(picture, folder / "samples.png")
+    title, sigma = f"{title}: {len(x):,} samples, {sampling.time_steps} steps", schedule.sigma(END)
     known = () if sampling.corrector_steps else problem.components  # what the predictor alone reaches
     widths = [(c.weight, sampler_width_ratio(c.width, schedule, sampling.times)) for c in known]
-    picture = figures.radial_distribution_figure(r.numpy(), x[0].numel(), title, widths)
+    picture = figures.radial_distribution_figure(radii(problem, x, sigma).numpy(), x[0].numel(), title, widths)
     save(picture, folder / "radial_distribution.png")
+    if has_plane(problem):
+        plane = Plane(problem)
+        points, strays = samples_in(plane, x, schedule)
+        title += f"\n{len(points):,} of them lie in the {plane.note}" if plane.is_slice else ""
+        picture = figures.samples_figure(points, strays, plane, plane.widths(sigma), problem.stray_radius, title)
+        save(picture, folder / "samples.png")
+
+
+def samples_in(plane: Plane, x: Tensor, schedule: NoiseSchedule) -> tuple[np.ndarray, np.ndarray]:
+    """Return those of the samples x that lie in a plane, (n, 2), and which of them are strays, (n,)."""
+    x = x[plane.holds(x, sigma := schedule.sigma(END))]
+    return x.flatten(1)[:, :2].numpy(), (radii(plane.problem, x, sigma) > plane.problem.stray_radius).numpy()
 
 
 def draw_score_error(record: Record, folder: Path) -> None:
@@ -135,22 +135,20 @@ def draw_score_error(record: Record, folder: Path) -> None:
 
 def band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return times, values and errors of a curve as arrays, with not-a-number where it has none."""
-    times, values, errors = (np.array(part, dtype=float) for part in curve)  # None becomes not-a-number
+    times, values, errors = np.array(curve, dtype=float)  # None becomes not-a-number
     return times, values, errors
 
 
-def draw_video(
-    network: ScoreNetwork, configuration: Configuration, title: str, folder: Path, keep_frames: bool = False
-) -> None:
+def draw_video(loaded: Loaded, title: str, folder: Path, keep_frames: bool = False) -> None:
     """Write score_field.mp4, and its frames as PNG under frames/ where they are to be kept."""
-    schedule, truth = configuration.noise_schedule, configuration.build_truth()
-    field = Field(configuration.toy_problem, schedule)
+    truth, schedule = loaded.configuration.build_truth(), loaded.configuration.noise_schedule
+    field = Field(loaded.configuration.toy_problem, schedule)
     picture = ScoreFieldFigure(field.points, field.grid, field.plane)
 
     def frames() -> Iterator[np.ndarray]:
         for number, t in enumerate(tqdm(torch.linspace(0, 1, VIDEO_FRAMES), desc="  video", leave=False, disable=None)):
             label = f"{title}     t = {t:.2f}     $\\sigma$ = {schedule.sigma(t):.4f}"
-            frame = picture.frame(label, field.arrows(network, t), field.arrows(truth, t), field.log_density(t))
+            frame = picture.frame(label, field.arrows(loaded.network, t), field.arrows(truth, t), field.log_density(t))
             if keep_frames:
                 save(frame, folder / "frames" / f"frame_{number:03d}.png")
             yield frame
@@ -159,9 +157,7 @@ def draw_video(
 
 
 def draw_marginal_distribution(problem: Problem, path: Path) -> None:
-    """Write the exact distribution at five times, where it has a plane to be shown on."""
-    if not has_plane(problem.toy_problem):
-        return
+    """Write the exact distribution at five times."""
     times, field = torch.tensor(MARGINAL_TIMES), Field(problem.toy_problem, problem.noise_schedule)
     densities = np.exp(np.stack([field.log_density(t) for t in times]).astype(np.float64))
     picture = figures.marginal_distribution_figure(times.numpy(), field.grid, densities, densities.mean(2), field.plane)

@@ -1,17 +1,13 @@
 """Numbers as text. Wherever ± stands, what follows it is half of a 95 % interval."""
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from scipy import stats
 from uncertainties import ufloat
 
 from utils.evaluation.estimates import CONFIDENCE, Estimate
-from utils.files import atomic_write
 
-NORMAL = float(stats.norm.ppf((1 + CONFIDENCE) / 2))  # 1.96
 MISSING = "\N{EN DASH}"
 EXPLANATION = (
     "±: half of the 95 % interval over seeds (Student's t). Differences and ratios are to the same training without a"
@@ -24,7 +20,7 @@ def half_width(estimate: Estimate) -> float:
     """Return half of the 95 % interval of a measurement: its own where it has one, else 1.96 standard errors."""
     if estimate.interval:
         return (estimate.interval[1] - estimate.interval[0]) / 2
-    return NORMAL * (estimate.standard_error or 0.0)
+    return float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * (estimate.standard_error or 0.0)
 
 
 def with_interval(value: float, half: float = 0.0, digits: int = 2, sign: bool = False) -> str:
@@ -34,17 +30,10 @@ def with_interval(value: float, half: float = 0.0, digits: int = 2, sign: bool =
     plus = "+" if sign and value > 0 else ""
     if not math.isfinite(half) or half <= 0:
         return f"{plus}{value:.4g}".replace("-", "\N{MINUS SIGN}", 1 if value < 0 else 0)
-    text = f"{ufloat(value, half):.{digits}uP}"
-    return plus + text.replace("±", " ± ").replace("-", "\N{MINUS SIGN}")
+    return plus + f"{ufloat(value, half):.{digits}uP}".replace("±", " ± ").replace("-", "\N{MINUS SIGN}")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a line for each row of a table, with the columns below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write the rows of a CSV file, the heading first."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)

@@ -1,8 +1,5 @@
-"""The comparison page: every metric, picture and video of an output folder on one HTML page that opens from disk.
-
-The page is one file beside the folders of the experiments, which it refers to by relative addresses. It loads nothing
-from the internet.
-"""
+"""The comparison page: every metric, picture and video of an output folder on one HTML page that opens from disk. It
+stands beside the folders of the experiments, has relative addresses, and loads nothing from the internet."""
 
 import json
 import math
@@ -12,7 +9,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -28,15 +24,10 @@ from utils.runs.store import Record
 TEMPLATE = Path(__file__).parent / "template"
 VIDEO = "score_field.mp4"
 LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
-DISTANCE_FROM_BEST = {
-    "lower": lambda value: value,
-    "higher": lambda value: -value,
-    "closer to 1": lambda value: abs(value - 1),
-    "closer to 0": abs,
-}
+FROM_BEST = {"lower": lambda v: v, "higher": lambda v: -v, "closer to 1": lambda v: abs(v - 1), "closer to 0": abs}
 # Of pictures, in the order of the page; one that is not named there follows, under the name of its file.
 CAPTIONS: dict[str, str] = json.loads((TEMPLATE / "captions.json").read_text(encoding="utf-8"))
-Picture = namedtuple("Picture", "url width height caption")  # a PNG file: its address relative to the page, its pixels
+Picture = namedtuple("Picture", "path width height caption")  # a PNG file: relative to the page; its pixels
 Cell = namedtuple("Cell", "text value best")  # a number of a run; tables are sorted by `value`, None without one
 
 
@@ -58,16 +49,13 @@ class Column:
         if (estimate := record.estimates.get(self.name)) is None:
             return Cell(record.left_out.get(self.about.name, "no value"), None, False)
         text = with_interval(self.about.factor * estimate.value, self.about.factor * half_width(estimate))
-        distances = [distance for r in self.records if (distance := self._distance(r)) is not None]
-        best = len(distances) > 1 and self._distance(record) == min(distances)
-        return Cell(text, estimate.value, best)
+        return Cell(text, estimate.value, record.competes and estimate.value in self._best())
 
-    def _distance(self, record: Record) -> float | None:
-        """Return how far a run is from the best possible; None where that is not compared."""
-        estimate, distance = record.estimates.get(self.name), DISTANCE_FROM_BEST.get(self.about.better or "")
-        if estimate and distance and abs(estimate.value) < math.inf and record.competes:
-            return distance(estimate.value)
-        return None
+    def _best(self) -> list[float]:
+        """Return the values of methods that are nearest to the best possible; none where that is not compared."""
+        values = [r.estimates[self.name].value for r in self.records if r.competes and self.name in r.estimates]
+        values, distance = list(filter(math.isfinite, values)), FROM_BEST.get(self.about.better or "")
+        return [v for v in values if distance(v) == min(map(distance, values))] if distance and len(values) > 1 else []
 
 
 def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]]:
@@ -82,11 +70,11 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
     page = environment.get_template("page.html").render(
         records=records,
         number_of=lambda record: records.index(record) + 1,
-        sections=[_section(group) for group in by_problem(records)],
+        sections=[(name_of(group[0]), group, _columns(group)) for group in by_problem(records)],
         comparisons=find_pictures(output, output, problems),
         sweeps=read_sweeps(output, problems),
         pictures={record.folder: find_pictures(record.folder, output, problems) for record in records},
-        video=lambda record: _url(path, output) if (path := record.folder / VIDEO).is_file() else None,
+        videos={r.folder: path.relative_to(output).as_posix() for r in records if (path := r.folder / VIDEO).is_file()},
         video_name=VIDEO,
         frames_per_second=FRAMES_PER_SECOND,
         sampling=_grouped(records, _sampling),
@@ -95,8 +83,6 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         missing=MISSING,
         notes=[*notes, *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt")],
         problems=problems,
-        style=Markup((TEMPLATE / "style.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATE / "script.js").read_text(encoding="utf-8")),
     )
     with atomic_write(output / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
@@ -112,14 +98,13 @@ def write_reports(output: Path, notes: Iterable[str] = ()) -> list[str]:
     return list(dict.fromkeys([*problems, *left_out]))
 
 
-def _section(records: list[Record]) -> dict[str, Any]:
-    """Return the tables of a problem: its name, its runs, and the columns, in the order of the registry."""
-    names = [name for record in records for name in record.estimates]
-    names += [name for record in records for name in record.left_out]
-    columns = [Column(name, about, records) for name in dict.fromkeys(names) if (about := describe(name))]
-    columns.sort(key=lambda column: list(METRICS).index(column.about.name))
-    headline, others = ([c for c in columns if bool(c.about.headline) == shown] for shown in (True, False))
-    return {"name": name_of(records[0]), "records": records, "headline": headline, "others": others}
+def _columns(records: list[Record]) -> list[Column]:
+    """Return the metrics that any of the runs has, or has not for a reason, in the order of the registry."""
+    names = dict.fromkeys(
+        [name for r in records for name in r.estimates] + [name for r in records for name in r.left_out]
+    )
+    columns = [Column(name, about, records) for name in names if (about := describe(name))]
+    return sorted(columns, key=lambda column: list(METRICS).index(column.about.name))
 
 
 def _sampling(record: Record) -> str:
@@ -136,7 +121,7 @@ def find_pictures(folder: Path, output: Path, problems: list[str]) -> list[Pictu
         try:
             with Image.open(path) as image:
                 caption = CAPTIONS.get(kind, path.stem.replace("_", " ").capitalize())
-                pictures.append(Picture(_url(path, output), *image.size, caption))
+                pictures.append(Picture(path.relative_to(output).as_posix(), *image.size, caption))
         except (OSError, ValueError) as error:
             problems.append(f"{path.relative_to(output)}: {getattr(error, 'strerror', None) or error}")
     return pictures
@@ -148,16 +133,11 @@ def read_sweeps(output: Path, problems: list[str]) -> list[dict[str, Any]]:
     for path in sorted(output.glob("sweeps/*/table.json")):
         try:
             content = json.loads(path.read_bytes())
-            sweeps.append({"title": content["title"], "tables": content["tables"]})
+            about = {"title": content["title"], "tables": content["tables"]}
+            sweeps.append(about | {"pictures": find_pictures(path.parent, output, problems)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{path.relative_to(output)}: {error}")
-        else:
-            sweeps[-1]["pictures"] = find_pictures(path.parent, output, problems)
     return sweeps
-
-
-def _url(path: Path, output: Path) -> str:
-    return quote(path.relative_to(output).as_posix())
 
 
 def _grouped(records: list[Record], key: Callable[[Record], str]) -> dict[str, list[str]]:

@@ -1,21 +1,22 @@
 """What a sweep shows: tables of means over seeds with paired differences, and figures against the weight."""
 
+import csv
 import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.evaluation.registry import METRICS, Metric, complete
+from utils.evaluation.registry import METRICS, complete
 from utils.files import UserError, atomic_write, error_message
+from utils.plots.comparison_figures import weights_figure
 from utils.plots.style import save
-from utils.plots.sweep_figures import weights_figure
 from utils.reports.comparison import headline
-from utils.reports.formatting import EXPLANATION, MISSING, aligned, with_interval, write_csv
+from utils.reports.formatting import EXPLANATION, MISSING, aligned, with_interval
 from utils.reports.page import write_page
 from utils.runs.checkpoints import is_finished
 from utils.runs.loading import read_configuration
@@ -26,15 +27,11 @@ from utils.sweeps.paired import Group, Mean, groups
 from utils.sweeps.results import read_results, row_of, write_results
 
 
-def report_sweep(
-    name: str, experiments: Sequence[str] | None, sampling: Sampling, results: Path, output: Path
-) -> list[str]:
-    """Write and print what the finished runs of a sweep say over seeds; return a line on each run that is left out.
-
-    A row of the results file counts for the run that was trained in the same way, whatever its name. What neither the
-    file nor the run's metrics.json holds is evaluated. Raises UserError where there is nothing to show.
-    """
-    runs, rows, problems, chosen = find_runs(name, experiments), read_results(results, sampling), [], []
+def report_sweep(name: str, only: Sequence[str] | None, sampling: Sampling, results: Path, output: Path) -> list[str]:
+    """Write and print what the finished runs of a sweep say over seeds; return a line on each run that is left out. A
+    row of the results file counts for the run that was trained in the same way, whatever its name. What neither the
+    file nor the run's metrics.json holds is evaluated. Raises UserError where there is nothing to show."""
+    runs, rows, problems, chosen = find_runs(name, only), read_results(results, sampling), [], []
     for run in tqdm(runs, "evaluated", unit="run", disable=None if runs else True):
         try:
             if not is_finished(run):
@@ -52,25 +49,24 @@ def report_sweep(
         command = f"train it with `python -m training.sweep --config FILE`, FILE having `name: {name}`"
         raise UserError("\n".join([f"{unfinished if runs else f'no sweep {name!r} is here'}; {command}", *problems]))
     write_results(results, rows.values())
-    found = groups([rows[key] for key in chosen], rows.values())
-    folder = output / "sweeps" / name
+    found, folder = groups([rows[key] for key in chosen], rows.values()), output / "sweeps" / name
     write_sweep(found, folder, name)
     page, left_out = write_page(output)
-    print(plain(found))
-    print(f"\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}")
+    for heading, some in by_settings(found).items():
+        print("", heading, *aligned(table(some)), sep="\n")
+    print(
+        f"\n{EXPLANATION}\n\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}"
+    )
     return problems + left_out
 
 
-def heading_of(settings: str) -> str:
-    """Return the heading of a table: the training settings, without the plateau-only keys that are null elsewhere."""
-    words = [word for word in settings.split(", ") if not re.fullmatch(r"scheduler\.\w+=null", word)]
-    return ", ".join(words) or "as in base_config.yaml, but for the regularizer"
-
-
-def by_settings(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Return the groups under the training settings that they share."""
-    names = dict.fromkeys(group.row["training_settings"] for group in groups)
-    return {name: [group for group in groups if group.row["training_settings"] == name] for name in names}
+def by_settings(groups: Iterable[Group]) -> dict[str, list[Group]]:
+    """Return the groups of each table, by its heading: the training settings, without null keys of the plateau."""
+    tables: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        words = [w for w in group.row["training_settings"].split(", ") if not re.fullmatch(r"scheduler\.\w+=null", w)]
+        tables[", ".join(words) or "as in base_config.yaml, but for the regularizer"].append(group)
+    return tables
 
 
 def table(groups: Sequence[Group]) -> list[list[str]]:
@@ -92,25 +88,17 @@ def table(groups: Sequence[Group]) -> list[list[str]]:
 def _text(mean: Mean | None, factor: float, sign: bool = False) -> str:
     if mean is None:
         return "" if sign else MISSING
-    text = with_interval(factor * mean.value, factor * mean.half_width, sign=sign)
-    return text + (" *" if sign and mean.is_not_zero else "")
-
-
-def _exponential(log: Mean) -> list[float]:
-    """Return a ratio and the ends of its interval."""
-    return np.exp([log.value, log.value - log.half_width, log.value + log.half_width]).tolist()
+    return with_interval(factor * mean.value, factor * mean.half_width, sign=sign) + " *" * (sign and mean.is_not_zero)
 
 
 def _ratio(log: Mean | None) -> str:
-    return "{:.3g} ({:.3g} to {:.3g})".format(*_exponential(log)) + " *" * log.is_not_zero if log else ""
+    return "{:.3g} ({:.3g} to {:.3g})".format(*np.exp(_ends(log))) + " *" * log.is_not_zero if log else ""
 
 
-def plain(groups: Sequence[Group]) -> str:
-    """Return the tables for a terminal."""
-    lines = []
-    for settings, some in by_settings(groups).items():
-        lines += ["", heading_of(settings), *aligned(table(some))]
-    return "\n".join([*lines, "", EXPLANATION])
+def _ends(mean: Mean | None) -> np.ndarray:
+    """Return a mean and the ends of its interval, (3,), not-a-number where there is none."""
+    value, half = mean[:2] if mean else (math.nan, math.nan)
+    return np.array([value, value - half, value + half])
 
 
 def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
@@ -123,18 +111,20 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         row: list[object] = [*(group.row[fact] for fact in facts), len(group.runs)]
         for name in names:
             row += (group.mean(name) or ("", ""))[:2] + (group.difference(name) or ("", "", ""))[:3]
-            row += _exponential(log) if (log := group.log_ratio(name)) else ("", "", "")
+            row += np.exp(_ends(log)).tolist() if (log := group.log_ratio(name)) else ("", "", "")
         rows.append(row)
-    write_csv(folder / "summary.csv", rows)
-    tables = {heading_of(settings): table(some) for settings, some in by_settings(groups).items()}
+    with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    found = by_settings(groups)
+    tables = {heading: table(some) for heading, some in found.items()}
     with atomic_write(folder / "table.json") as temporary:
         temporary.write_text(json.dumps({"title": title, "tables": tables}, indent=1) + "\n", encoding="utf-8")
     for path in folder.glob("weights*.png"):
         path.unlink()
-    figures = [(s, panes) for s, some in by_settings(groups).items() if (panes := weights_panes(some))]
-    for number, (settings, panes) in enumerate(figures, 1):
+    figures = [(heading, panes) for heading, some in found.items() if (panes := weights_panes(some))]
+    for number, (heading, panes) in enumerate(figures, 1):
         ending = f"_{number}" if number > 1 else ""
-        save(weights_figure(panes, heading_of(settings)), folder / f"weights{ending}.png")
+        save(weights_figure(panes, heading), folder / f"weights{ending}.png")
 
 
 def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.ndarray]], np.ndarray | None]]:
@@ -149,13 +139,9 @@ def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.
     panes = {}
     known = [m for m in headline() if any(g.mean(m.name) for some in several.values() for g in some)]
     for metric in sorted(known, key=lambda metric: not metric.paired)[:4]:
-        lines = {name: [[g.weight, *_interval(g, metric)] for g in some] for name, some in several.items()}
-        stripe = _interval(baseline, metric) if baseline else None
+        lines = {
+            n: [[g.weight, *metric.factor * _ends(g.mean(metric.name))] for g in some] for n, some in several.items()
+        }
+        stripe = metric.factor * _ends(baseline.mean(metric.name)) if baseline else None
         panes[metric.heading] = ({name: list(np.transpose(line)) for name, line in lines.items()}, stripe)
     return panes
-
-
-def _interval(group: Group, metric: Metric) -> np.ndarray:
-    mean = group.mean(metric.name)
-    value, half = (mean.value, mean.half_width) if mean else (math.nan, math.nan)
-    return metric.factor * np.array([value, value - half, value + half])

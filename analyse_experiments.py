@@ -69,6 +69,7 @@ def analyse(options: argparse.Namespace) -> list[str]:
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
     configure(ANALYTICAL)  # raises where base_config.yaml is wrong: then no run can be analysed
     names = [name.partition("/") for name in dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])]
+    # Run refuses unknown names.
     runs = [Run(name, "run1" if name == ANALYTICAL else run or options.run_name) for name, _, run in names]
     output.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=output).close()  # raises where nothing can be written, before the work begins

@@ -53,9 +53,9 @@ class ScoreMatching(LightningModule):
 
     def configure_optimizers(self):
         """Return AdamW; the learning-rate scheduler is stepped at the end of each epoch, below."""
-        settings, chosen = self.configuration, self.configuration.optimizer
-        how = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
-        optimizer = torch.optim.AdamW(self.network.parameters(), **how, fused=True)
+        settings, options = self.configuration, self.configuration.optimizer
+        rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+        optimizer = torch.optim.AdamW(self.network.parameters(), **rates, fused=True)
         return [optimizer], [settings.scheduler.build(optimizer, settings.max_epochs)]
 
     def training_step(self, epoch_data: Noised, _: int) -> None:

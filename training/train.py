@@ -67,11 +67,8 @@ def train(
 ) -> int:
     """Start the run, or continue it from its last checkpoint; return the exit status (130 after a Ctrl-C). It stops
     after the epoch in which `stop` is set. Raises UserError where it cannot be trained."""
-    found = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }  # here, by this build of torch
-    if not found.get(name := configuration.accelerator, True):
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not found.get(name := configuration.accelerator, True):  # on this machine, by this build of torch
         raise UserError(f"accelerator: torch finds no {name} device here; accelerator=cpu is as fast on this problem")
     if next(run.folder.glob("*/config.yaml"), None):
         raise UserError(f"{run.folder} holds the runs of a sweep; choose another --run-name")

@@ -1,4 +1,4 @@
-"""Figures that set several runs side by side. A name has the same colour and dashes in every figure of a page."""
+"""Figures of several runs side by side. A name has the same colour and dashes in every figure of a comparison."""
 
 from collections.abc import Mapping, Sequence
 

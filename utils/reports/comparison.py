@@ -73,9 +73,9 @@ def read_records(output: Path, problems: list[str]) -> list[Record]:
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:
     """Return the records of each problem, that of base_config.yaml first."""
-    groups: dict[Problem, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.problem_in_words):  # words of an older base may mislead
-        groups.setdefault(record.problem, []).append(record)
+        groups.setdefault(record.problem.model_dump_json(), []).append(record)
     return list(groups.values())
 
 

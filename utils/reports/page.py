@@ -24,6 +24,7 @@ from utils.runs.store import Record
 TEMPLATE = Path(__file__).parent / "template"
 VIDEO = "score_field.mp4"
 LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
+# How far a number is from the best possible, up to a constant; a metric without a better direction is not compared.
 FROM_BEST = {"lower": lambda v: v, "higher": lambda v: -v, "closer to 1": lambda v: abs(v - 1), "closer to 0": abs}
 # Of pictures, in the order of the page; one that is not named there follows, under the name of its file.
 CAPTIONS: dict[str, str] = json.loads((TEMPLATE / "captions.json").read_text(encoding="utf-8"))
@@ -52,10 +53,12 @@ class Column:
         return Cell(text, estimate.value, record.competes and estimate.value in self._best())
 
     def _best(self) -> list[float]:
-        """Return the values of methods that are nearest to the best possible; none where that is not compared."""
+        """Return the values of methods that are nearest to the best possible; none where nothing is compared."""
         values = [r.estimates[self.name].value for r in self.records if r.competes and self.name in r.estimates]
         values, distance = list(filter(math.isfinite, values)), FROM_BEST.get(self.about.better or "")
-        return [v for v in values if distance(v) == min(map(distance, values))] if distance and len(values) > 1 else []
+        if distance is None or len(values) < 2:
+            return []
+        return [value for value in values if distance(value) == min(map(distance, values))]
 
 
 def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]]:
@@ -100,10 +103,9 @@ def write_reports(output: Path, notes: Iterable[str] = ()) -> list[str]:
 
 def _columns(records: list[Record]) -> list[Column]:
     """Return the metrics that any of the runs has, or has not for a reason, in the order of the registry."""
-    names = dict.fromkeys(
-        [name for r in records for name in r.estimates] + [name for r in records for name in r.left_out]
-    )
-    columns = [Column(name, about, records) for name in names if (about := describe(name))]
+    names = [name for record in records for name in record.estimates]
+    names += [name for record in records for name in record.left_out]
+    columns = [Column(name, about, records) for name in dict.fromkeys(names) if (about := describe(name))]
     return sorted(columns, key=lambda column: list(METRICS).index(column.about.name))
 
 

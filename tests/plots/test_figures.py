@@ -105,6 +105,8 @@ def test_pictures_of_a_run_say_what_they_show(problem, strays, schedule, generat
     if not strays:
         drawn(samples_comparison_figure(dict.fromkeys("abcd", points), dict.fromkeys("abcd", far), plane, "title"))
         drawn(figures.samples_figure(points, ~far, *place, "all stray"))
+        drawn(figures.samples_figure(points[:0], far[:0], *place, "none, as in a slice of many dimensions"))
+        drawn(samples_comparison_figure({"a": points[:0]}, {"a": far[:0]}, plane, "title"))
         drawn(figures.radial_distribution_figure(35 + r.numpy(), 2, "all beyond the axis"))
 
 

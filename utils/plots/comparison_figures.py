@@ -62,7 +62,7 @@ def samples_comparison_figure(samples: Points, is_stray: Points, plane: Plane, t
         axes.plot(*x[~stray].T, "o", ms=1.8, mew=0, alpha=0.5, color=BLUE, label="near a mode", **style)
         axes.plot(*x[stray].T, "x", ms=3.5, mew=0.8, color=VERMILLION, label="stray", **style)
         axes.plot(*plane.modes.T, "+", ms=7, mew=1, color="white", zorder=3)
-        axes.set_title(f"{name}\n{stray.mean():.2%} stray", size=size)
+        axes.set_title(f"{name}\n{stray.sum() / max(len(stray), 1):.2%} stray", size=size)
     for axes in panes[len(samples) :]:
         axes.remove()
     figure.legend(*panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2.5)

@@ -30,7 +30,8 @@ def samples_figure(samples: Array, is_stray: Array, plane: Plane, widths: Array,
     strays, dots = int(np.sum(is_stray)), {"marker": "o", "ls": "none", "mew": 0, "color": BLUE, "rasterized": True}
     crosses = {"marker": "x", "ls": "none", "ms": 6 if strays < 300 else 3.5, "color": VERMILLION, "rasterized": True}
     torus.plot(*samples[~is_stray].T, label=f"{len(samples) - strays:,} samples near a mode", ms=2.5, alpha=0.6, **dots)
-    torus.plot(*samples[is_stray].T, label=f"{strays:,} stray ({strays / len(samples):.2%})", **crosses)
+    share = strays / max(len(samples), 1)  # a slice may hold no sample
+    torus.plot(*samples[is_stray].T, label=f"{strays:,} stray ({share:.2%})", **crosses)
     for mode, width in zip(modes, widths, strict=True):
         torus.add_patch(Circle(mode, radius * width, fill=False, linewidth=0.8))
     torus.plot([], [], "o", ms=9, mew=0.8, color="black", mfc="none", label=f"{radius:.3g} widths about a mode")

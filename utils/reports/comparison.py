@@ -163,4 +163,5 @@ def summary_table(records: Sequence[Record]) -> str:
     lines.append("±: half of the 95 % interval of the measurement; other seeds differ by more (docs/pictures.md)")
     if any(record.facts["oracle"] for record in records):
         lines.append("oracle: its training uses the exact score")
+    lines += [f"{record.title}: {record.warning}" for record in records if record.warning]
     return "\n".join(lines)

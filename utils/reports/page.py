@@ -84,7 +84,11 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         versions=_grouped(records, lambda record: record.facts["code_version"]),
         explanation=EXPLANATION,
         missing=MISSING,
-        notes=[*notes, *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt")],
+        notes=[
+            *notes,
+            *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt"),
+            *(f"{record.title}: {record.warning}" for record in records if record.warning),
+        ],
         problems=problems,
     )
     with atomic_write(output / "index.html") as temporary:

@@ -8,6 +8,7 @@ out than N itself, and N grows without end, unless the data hold it.
 """
 
 import csv
+import itertools
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Watch(Callback):
     @torch.no_grad()
     def on_train_epoch_end(self, trainer, module):
         if module.epochs_done % EVERY_N_EPOCHS == 0:
-            for interval in zip(BINS, BINS[1:], strict=False):
+            for interval in itertools.pairwise(BINS):
                 for where in ("uniform", "noised"):
                     numbers = [f"{number:.4g}" for number in measure(module, *interval, where)]
                     self.rows.append([self.settings, module.epochs_done, *interval, where, *numbers])

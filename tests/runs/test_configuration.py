@@ -58,7 +58,7 @@ def test_initial_weights_depend_on_the_seed_alone():
 def test_every_setting_but_pictures_and_device_enters_the_key():
     plain, others = flat(BASE.as_dict()), set()
     words = {"true": "false", "advective": "score_fpe", "noised": "uniform", "dimensionless": "none", "cpu": "auto"}
-    words |= {"exact": "hutchinson", "null": "5", "cosine": "constant", "[[0.25], [0.75]]": "[[0.25], [0.5]]"}
+    words |= {"exact": "hutchinson", "null": "5", "cosine": "{type: constant}", "[[0.25], [0.75]]": "[[0.25], [0.5]]"}
     words |= {"exponential": "{type: linear, sigma_min: 0.001, sigma_max: 0.2}"}  # the same numbers
     words |= {"fokker_planck": "{type: consistency, weight: 1, points: uniform}"}
     for name in plain.keys() - {"toy_problem.type", "toy_problem.permutation_symmetric"}:  # the latter is the network's

@@ -1,70 +1,183 @@
-"""Writes findings/tables/*.md from the rows of the study: python -m findings.tables
+"""Writes findings/tables/ from the rows of the study: python -m findings.tables
 
-Every number of README.md and FINDINGS.md is in one of these tables. Means are over seeds; ratios are of geometric means,
-paired by seed. All intervals are 95 % intervals of Student's t. * marks those that exclude 1 for a ratio, 0 for a
+Every number in README.md and FINDINGS.md is in one of these tables. Means are over seeds; a ratio is that of geometric
+means, paired by seed. Intervals are 95 % intervals of Student's t. * marks those that exclude 1 for a ratio and 0 for a
 difference.
 """
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from utils.evaluation.estimates import CONFIDENCE  # noqa: F401  (the level of every interval)
+from utils.plots.style import save
 from utils.reports.formatting import with_interval
-from utils.sweeps.paired import Group, Mean, groups
+from utils.runs.configuration import flat
+from utils.runs.loading import configure
+from utils.runs.run import BASELINE
+from utils.sweeps.paired import Group, groups
 
 FOLDER = Path(__file__).parent
-STUDY, TABLES = FOLDER / "study", FOLDER / "tables"
-SHIPPED = (
-    "fokker_planck_regularizer",
-    "consistency_regularizer",
-    "analytical_regression_regularizer",
-    "consistency_with_analytical_guide_regularizer",
-)
-EPOCHS_IN_THE_SAME_TIME = dict(zip(SHIPPED, ("380", "340", "280", "400"), strict=True))
-RAN_AWAY = 0.1  # nats of path KL; the baseline's worst seed has a tenth of it
+METHODS = {"fokker_planck_regularizer": "380", "consistency_regularizer": "340"}  # baseline's epochs in the same time
+ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
+NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
+RAN_AWAY = 0.1  # nats of path KL, ten times that of the baseline's worst seed
+REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
+    BASELINE: ("0.074", "0.29"),
+    "analytical_regression_regularizer": ("0.055", "0"),
+    "fokker_planck_regularizer": ("0.149", "12.5"),
+    "consistency_regularizer": ("0.472", "0.96"),
+    "consistency_with_analytical_guide_regularizer": ("0.117", "0.06"),
+}
+Rows = Iterable[Sequence[str]]
 
 
-def read(name: str) -> list[dict[str, str]]:
-    """Return the rows of one sweep of the study."""
-    with (STUDY / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def study(name: str) -> list[Group]:
+    """Return the groups of one sweep of the study."""
+    with (FOLDER / "study" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return groups(rows, rows)
 
 
-def markdown(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+def setting(group: Group, key: str) -> str:
+    """Return the value of a setting, which a row names where it is not that of base_config.yaml."""
+    found = re.search(rf'(?:^|, ){re.escape(key)}="?([^",]+)', group.row["training_settings"])
+    return found[1] if found else str(flat(configure(BASELINE).as_dict())[key])
 
 
 def mean(group: Group, metric: str, factor: float = 1.0) -> str:
     found = group.mean(metric)
-    return with_interval(factor * found.value, factor * found.half_width) if found else "-"
+    return with_interval(factor * found.value, factor * found.half_width) if found else ""
 
 
-def difference(group: Group, metric: str, factor: float = 1.0) -> str:
-    found = group.difference(metric)
-    if found is None:
-        return "-"
-    return with_interval(factor * found.value, factor * found.half_width, sign=True) + " *" * found.is_not_zero
+def percent(group: Group, metric: str) -> str:
+    return mean(group, metric, 100)
+
+
+def bounds(group: Group, metric: str) -> np.ndarray | None:
+    """Return the ratio to the baseline and the ends of its interval, (3,), or None where there is none."""
+    if (found := group.log_ratio(metric)) is None or not found.half_width > 0:
+        return None
+    return np.exp([found.value, found.value - found.half_width, found.value + found.half_width])
 
 
 def ratio(group: Group, metric: str) -> str:
-    found: Mean | None = group.log_ratio(metric)
-    if found is None:
-        return "-"
-    value, low, high = np.exp([found.value, found.value - found.half_width, found.value + found.half_width])
-    return f"{value:.2f} ({low:.2f} to {high:.2f})" + " *" * found.is_not_zero
+    if (found := bounds(group, metric)) is None:
+        return ""
+    value, low, high = (f"{number:.2g}" if number < 10 else f"{number:.0f}" for number in found)
+    return f"{value} ({low} to {high})" + " *" * bool(found[1] > 1 or found[2] < 1)
 
 
-def ran_away(group: Group) -> str:
-    number = sum(float(row["path_kl"]) > RAN_AWAY for row in group.runs.values())
-    return f"{number} of {len(group.runs)}"
+def difference(group: Group, metric: str, factor: float = 1.0) -> str:
+    if (found := group.difference(metric)) is None:
+        return ""
+    return with_interval(factor * found.value, factor * found.half_width, sign=True) + " *" * found.is_not_zero
 
 
-def beside(group: Group, baseline: Group) -> Group:
-    """Return a group compared with another baseline than its own."""
-    return Group(group.runs, baseline.runs)
+def name_of(group: Group) -> str:
+    return f"`{group.row['experiment']}`" + " (oracle)" * group.oracle
+
+
+def shipped() -> tuple[list[Group], dict[str, Group]]:
+    """Return the groups of the experiments as they are shipped, and the methods beside a baseline of the same time."""
+    found = {group.row["experiment"]: group for group in study("confirm")}
+    longer = {setting(group, "max_epochs"): group for group in study("longer")}
+    in_time = {name: Group(found[name].runs, longer[epochs].runs) for name, epochs in METHODS.items()}
+    return [found[name] for name in (BASELINE, *METHODS, *ORACLES)], in_time
+
+
+def shipped_table() -> Rows:
+    yield "experiment", "path KL, nats", "ratio", "in the same time", "ODE KL, nats", "ratio", "in the same time", (
+        "strays at 21 steps, %"
+    ), "difference"
+    for group in (found := shipped())[0]:
+        timed = found[1].get(group.row["experiment"])
+        yield (
+            name_of(group),
+            mean(group, "path_kl"),
+            ratio(group, "path_kl"),
+            ratio(timed, "path_kl") if timed else "",
+            mean(group, "ode_kl"),
+            ratio(group, "ode_kl"),
+            ratio(timed, "ode_kl") if timed else "",
+            percent(group, "stray_fraction_at_21_steps"),
+            difference(group, "stray_fraction_at_21_steps", 100),
+        )
+
+
+def sweep_table(name: str, *settings: str, keep: Callable[[Group], bool] = lambda group: True) -> Rows:
+    """Yield a line for each group of a sweep, with the settings that are given."""
+    yield *("training", *(key.rpartition(".")[2].replace("_", " ") for key in settings)), *(
+        ("seeds", "path KL, nats", "ratio", "ODE KL, nats", "ratio", "strays, %", "at 21 steps, %", "above 0.1 nats")
+    )
+    for group in filter(keep, study(name)):
+        away = sum(not float(row["path_kl"]) < RAN_AWAY for row in group.runs.values())
+        yield *(group.title + " (oracle)" * group.oracle, *(setting(group, key) for key in settings)), *(
+            str(len(group.runs)),
+            mean(group, "path_kl"),
+            ratio(group, "path_kl"),
+            mean(group, "ode_kl"),
+            ratio(group, "ode_kl"),
+            percent(group, "stray_fraction"),
+            percent(group, "stray_fraction_at_21_steps"),
+            str(away or ""),
+        )
+
+
+def reference_table() -> Rows:
+    yield "experiment", "path KL, nats", "theirs, one seed", "strays, %", "theirs, one seed"
+    for group in study("reference"):
+        path_kl, strays = REFERENCE[group.row["experiment"]]
+        yield name_of(group), mean(group, "path_kl"), path_kl, percent(group, "stray_fraction"), strays
+
+
+def ratios_figure() -> Figure:
+    """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
+    found, in_time = shipped()
+    figure = Figure((11, 3.6), layout="constrained")
+    panes = figure.subplots(1, len(NUMBERS), sharey=True)
+    names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in found[1:]]
+    for pane, (metric, title) in zip(panes, NUMBERS.items(), strict=True):
+        pane.axvline(1, color="black", linewidth=0.8)
+        kinds = (found[1:], "equal epochs", 0.12), ([in_time.get(g.row["experiment"]) for g in found[1:]], "equal time", -0.12)
+        for (some, label, shift), color in zip(kinds, ("C0", "C1"), strict=True):
+            points = [(row - shift, b) for row, g in enumerate(some) if g and (b := bounds(g, metric)) is not None]
+            if points:
+                rows, (values, low, high) = [row for row, _ in points], np.transpose([b for _, b in points])
+                pane.errorbar(values, rows, xerr=(values - low, high - values), fmt="o", color=color, label=label)
+        pane.set_xscale("log")
+        pane.set_title(title)
+        pane.set_xlabel("ratio to no regularizer")
+    panes[0].set_yticks(range(len(names)), names)
+    panes[0].invert_yaxis()
+    panes[0].legend(loc="best")
+    return figure
+
+
+def written(rows: Rows) -> str:
+    """Return a table in Markdown."""
+    heading, *lines = rows
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *lines)) + "\n"
+
+
+TABLES: dict[str, Callable[[], Rows]] = {
+    "shipped": shipped_table,
+    "weights": lambda: sweep_table("weights"),
+    "tuning": lambda: sweep_table("tuning", "scheduler.type", "max_epochs", "data.batch_size", "optimizer.learning_rate"),
+    "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
+    "reference": reference_table,
+}
+
+
+def main() -> None:
+    """Write all tables and the figure."""
+    for name, rows in TABLES.items():
+        (FOLDER / "tables" / f"{name}.md").write_text(written(rows()), encoding="utf-8")
+    save(ratios_figure(), FOLDER / "ratios.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,7 @@ class Watch(Callback):
 
 def measure(module, start, end, where):
     """Return rms of N, of the exact N and of their difference, and the slope of the target N* against N."""
-    generator, network, truth = keyed_generator(0, "run away", where), module.network, module.truth
+    generator, network, truth = keyed_generator(0, f"run away, {where}"), module.network, module.truth
     t = start + (end - start) * torch.rand(POINTS, generator=generator)
     x = truth.problem.sample_noised(truth.schedule.sigma(t), generator)
     rule = module.configuration.regularizer.model_copy(update={"points": where, "batch_size": None})

@@ -35,11 +35,15 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
 Rows = Iterable[Sequence[str]]
 
 
+def rows_of(name: str) -> list[dict[str, str]]:
+    """Return the rows of a file of the study."""
+    with (FOLDER / "study" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def study(name: str) -> list[Group]:
     """Return the groups of one sweep of the study."""
-    with (FOLDER / "study" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return groups(rows, rows)
+    return groups(rows_of(name), rows_of(name))
 
 
 def setting(group: Group, key: str) -> str:
@@ -90,9 +94,17 @@ def shipped() -> tuple[list[Group], dict[str, Group]]:
 
 
 def shipped_table() -> Rows:
-    yield "experiment", "path KL, nats", "ratio", "in the same time", "ODE KL, nats", "ratio", "in the same time", (
-        "strays at 21 steps, %"
-    ), "difference"
+    yield (
+        "experiment",
+        "path KL, nats",
+        "ratio",
+        "in the same time",
+        "ODE KL, nats",
+        "ratio",
+        "in the same time",
+        ("strays at 21 steps, %"),
+        "difference",
+    )
     for group in (found := shipped())[0]:
         timed = found[1].get(group.row["experiment"])
         yield (
@@ -110,20 +122,35 @@ def shipped_table() -> Rows:
 
 def sweep_table(name: str, *settings: str, keep: Callable[[Group], bool] = lambda group: True) -> Rows:
     """Yield a line for each group of a sweep, with the settings that are given."""
-    yield *("training", *(key.rpartition(".")[2].replace("_", " ") for key in settings)), *(
-        ("seeds", "path KL, nats", "ratio", "ODE KL, nats", "ratio", "strays, %", "at 21 steps, %", "above 0.1 nats")
+    yield (
+        *("training", *(key.rpartition(".")[2].replace("_", " ") for key in settings)),
+        *(
+            (
+                "seeds",
+                "path KL, nats",
+                "ratio",
+                "ODE KL, nats",
+                "ratio",
+                "strays, %",
+                "at 21 steps, %",
+                "above 0.1 nats",
+            )
+        ),
     )
     for group in filter(keep, study(name)):
         away = sum(not float(row["path_kl"]) < RAN_AWAY for row in group.runs.values())
-        yield *(group.title + " (oracle)" * group.oracle, *(setting(group, key) for key in settings)), *(
-            str(len(group.runs)),
-            mean(group, "path_kl"),
-            ratio(group, "path_kl"),
-            mean(group, "ode_kl"),
-            ratio(group, "ode_kl"),
-            percent(group, "stray_fraction"),
-            percent(group, "stray_fraction_at_21_steps"),
-            str(away or ""),
+        yield (
+            *(group.title + " (oracle)" * group.oracle, *(setting(group, key) for key in settings)),
+            *(
+                str(len(group.runs)),
+                mean(group, "path_kl"),
+                ratio(group, "path_kl"),
+                mean(group, "ode_kl"),
+                ratio(group, "ode_kl"),
+                percent(group, "stray_fraction"),
+                percent(group, "stray_fraction_at_21_steps"),
+                str(away or ""),
+            ),
         )
 
 
@@ -134,6 +161,24 @@ def reference_table() -> Rows:
         yield name_of(group), mean(group, "path_kl"), path_kl, percent(group, "stray_fraction"), strays
 
 
+def judged_table() -> Rows:
+    yield "experiment", "seeds", "of the lowest validation loss", "of the last weights", "last / better of both"
+    rows = rows_of("judged")
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        some = [row for row in rows if row["experiment"] == name]
+        best, last = (np.mean([float(row[f"path_kl_of_{word}"]) for row in some]) for word in ("best", "last"))
+        yield f"`{name}`", str(len(some)), f"{best:.4f}", f"{last:.4f}", f"{last / min(best, last):.2f}"
+
+
+def run_away_table() -> Rows:
+    yield "penalty at", "epoch", "t", "rms of N", "of the exact N", "slope of N* against N", "rms of the error, noised"
+    rows = [row for row in rows_of("run_away") if row["epoch"] in ("40", "100", "200")]
+    for far, near in zip(rows[::2], rows[1::2], strict=True):
+        where = "uniform points" if "uniform" in far["settings"] else "noised points"
+        interval = f"{far['t_from']} to {far['t_to']}"
+        yield where, far["epoch"], interval, far["rms_of_N"], far["rms_of_exact_N"], far["slope"], near["rms_of_error"]
+
+
 def ratios_figure() -> Figure:
     """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
     found, in_time = shipped()
@@ -142,7 +187,10 @@ def ratios_figure() -> Figure:
     names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in found[1:]]
     for pane, (metric, title) in zip(panes, NUMBERS.items(), strict=True):
         pane.axvline(1, color="black", linewidth=0.8)
-        kinds = (found[1:], "equal epochs", 0.12), ([in_time.get(g.row["experiment"]) for g in found[1:]], "equal time", -0.12)
+        kinds = (
+            (found[1:], "equal epochs", 0.12),
+            ([in_time.get(g.row["experiment"]) for g in found[1:]], "equal time", -0.12),
+        )
         for (some, label, shift), color in zip(kinds, ("C0", "C1"), strict=True):
             points = [(row - shift, b) for row, g in enumerate(some) if g and (b := bounds(g, metric)) is not None]
             if points:
@@ -166,9 +214,13 @@ def written(rows: Rows) -> str:
 TABLES: dict[str, Callable[[], Rows]] = {
     "shipped": shipped_table,
     "weights": lambda: sweep_table("weights"),
-    "tuning": lambda: sweep_table("tuning", "scheduler.type", "max_epochs", "data.batch_size", "optimizer.learning_rate"),
+    "tuning": lambda: sweep_table(
+        "tuning", "scheduler.type", "max_epochs", "data.batch_size", "optimizer.learning_rate"
+    ),
     "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
     "reference": reference_table,
+    "judged": judged_table,
+    "run_away": run_away_table,
 }
 
 

@@ -32,6 +32,7 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
     "consistency_regularizer": ("0.472", "0.96"),
     "consistency_with_analytical_guide_regularizer": ("0.117", "0.06"),
 }
+TUNED = ("scheduler.type", "optimizer.ema_decay", "max_epochs", "data.batch_size", "optimizer.learning_rate")
 Rows = Iterable[Sequence[str]]
 
 
@@ -182,26 +183,22 @@ def run_away_table() -> Rows:
 def ratios_figure() -> Figure:
     """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
     found, in_time = shipped()
-    figure = Figure((11, 3.6), layout="constrained")
+    trained, figure = found[1:], Figure((11, 3.6), layout="constrained")
+    in_equal_time = [in_time.get(group.row["experiment"]) for group in trained]
+    kinds: list[tuple] = [(trained, "equal epochs", "C0", -0.12), (in_equal_time, "equal time", "C1", 0.12)]
     panes = figure.subplots(1, len(NUMBERS), sharey=True)
-    names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in found[1:]]
     for pane, (metric, title) in zip(panes, NUMBERS.items(), strict=True):
         pane.axvline(1, color="black", linewidth=0.8)
-        kinds = (
-            (found[1:], "equal epochs", 0.12),
-            ([in_time.get(g.row["experiment"]) for g in found[1:]], "equal time", -0.12),
-        )
-        for (some, label, shift), color in zip(kinds, ("C0", "C1"), strict=True):
-            points = [(row - shift, b) for row, g in enumerate(some) if g and (b := bounds(g, metric)) is not None]
-            if points:
-                rows, (values, low, high) = [row for row, _ in points], np.transpose([b for _, b in points])
-                pane.errorbar(values, rows, xerr=(values - low, high - values), fmt="o", color=color, label=label)
-        pane.set_xscale("log")
-        pane.set_title(title)
-        pane.set_xlabel("ratio to no regularizer")
+        for some, label, color, shift in kinds:
+            known = {row: b for row, one in enumerate(some) if one and (b := bounds(one, metric)) is not None}
+            values, low, high = np.transpose([*known.values()]) if known else np.empty((3, 0))
+            errors, rows = np.stack([values - low, high - values]), np.array([*known]) + shift
+            pane.errorbar(values, rows, xerr=errors, fmt="o", color=color, label=label)
+        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer")
+    names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in trained]
     panes[0].set_yticks(range(len(names)), names)
     panes[0].invert_yaxis()
-    panes[0].legend(loc="best")
+    figure.legend(*panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

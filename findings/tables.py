@@ -21,7 +21,7 @@ from utils.runs.run import BASELINE
 from utils.sweeps.paired import Group, groups
 
 FOLDER = Path(__file__).parent
-METHODS = {"fokker_planck_regularizer": "380", "consistency_regularizer": "340"}  # baseline's epochs in the same time
+METHODS = ("fokker_planck_regularizer", "consistency_regularizer")
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
 NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
 RAN_AWAY = 0.1  # nats of path KL, ten times that of the baseline's worst seed
@@ -88,9 +88,8 @@ def name_of(group: Group) -> str:
 
 def shipped() -> tuple[list[Group], dict[str, Group]]:
     """Return the groups of the experiments as they are shipped, and the methods beside a baseline of the same time."""
-    found = {group.row["experiment"]: group for group in study("confirm")}
-    longer = {setting(group, "max_epochs"): group for group in study("longer")}
-    in_time = {name: Group(found[name].runs, longer[epochs].runs) for name, epochs in METHODS.items()}
+    found, (longer,) = {group.row["experiment"]: group for group in study("confirm")}, study("longer")
+    in_time = {name: Group(found[name].runs, longer.runs) for name in METHODS}
     return [found[name] for name in (BASELINE, *METHODS, *ORACLES)], in_time
 
 

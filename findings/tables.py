@@ -72,7 +72,7 @@ def bounds(group: Group, metric: str) -> np.ndarray | None:
 def ratio(group: Group, metric: str) -> str:
     if (found := bounds(group, metric)) is None:
         return ""
-    value, low, high = (f"{number:.2g}" if number < 10 else f"{number:.0f}" for number in found)
+    value, low, high = (f"{number:.2f}" if 0.1 <= number < 10 else f"{number:.2g}" for number in found)
     return f"{value} ({low} to {high})" + " *" * bool(found[1] > 1 or found[2] < 1)
 
 

@@ -161,6 +161,12 @@ def run_away_table() -> Rows:
         yield where, far["epoch"], interval, far["rms_of_N"], far["rms_of_exact_N"], far["slope"], near["rms_of_error"]
 
 
+def limits_table() -> Rows:
+    yield "t", "network", "training set"
+    for row in rows_of("limits")[::2]:
+        yield row["t"], row["network"], row["training_set"]
+
+
 def ratios_figure() -> Figure:
     """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
     found, in_time = shipped()
@@ -200,6 +206,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
     "reference": reference_table,
     "judged": judged_table,
+    "limits": limits_table,
     "run_away": run_away_table,
 }
 

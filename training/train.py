@@ -19,7 +19,7 @@ from utils.files import UserError, locked, run_command
 from utils.runs.checkpoints import TooNew, load_run, read_state, why_finished
 from utils.runs.configuration import Configuration, difference
 from utils.runs.loading import configure, read_configuration
-from utils.runs.run import ANALYTICAL, Run
+from utils.runs.run import ANALYTICAL, PUBLISHED, Run
 
 
 class RunIsBusy(UserError):
@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     def action() -> int:
         if options.experiment == ANALYTICAL:
             raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
+        if options.run_name == PUBLISHED:
+            raise UserError(f"--run-name {PUBLISHED} names the weights that come with the code; choose another")
         configuration = configure(options.experiment, options.overrides)
         return train(Run(options.experiment, options.run_name), configuration, options.from_scratch, options.overrides)
 

@@ -1,8 +1,8 @@
 """Weights that come with the code, as the run "published" of each experiment: docs/live/published.json.
 
-It is text that Python and the live page (utils/reports/live.py) both read. An entry holds the configuration of a run, the
-numbers of its analysis, the version of the code that made these, and the weights under their names in the state_dict,
-each with its shape and, in base64, its values as little-endian float32.
+It is text that Python and the live page (utils/reports/live.py) both read. An entry holds the configuration of a run,
+the numbers of its analysis, the version of the code that made these, and the weights under their names in the
+state_dict, each with its shape and, in base64, its values as little-endian float32.
 """
 
 import base64

@@ -28,7 +28,7 @@ for axes, network, title in zip(panes, (learned, exact), (EXPERIMENT, "exact"), 
     axes.set(title=f"{title}, t = {T}", xlabel="atom 1", ylabel="atom 2")
 figure.savefig("first_look.png")
 
-# The path KL, the integral over t of sigma sigma_dot E|s_learned - s|^2, by Monte Carlo. The networks return N = sigma s.
+# The path KL: the integral over t of sigma sigma_dot E|s_learned - s|^2. A network called returns N = sigma s.
 t = torch.rand(20_000, generator=generator)
 x = problem.sample_noised(schedule.sigma(t), generator)
 with torch.no_grad():
@@ -46,4 +46,6 @@ print(f"samples: {samples[:3, :, 0].tolist()} ..., {100 * strays.value:.2f} % of
 point = torch.tensor([[[0.26], [0.75]]], dtype=torch.float64)
 of_learned = ode_log_density(learned.double(), exact, point).item()
 of_exact = problem.log_density(point, schedule.sigma(torch.zeros(1))).item()
-print(f"log-density of {point.flatten().tolist()}: {of_learned:.3f} by the learned ODE, {of_exact:.3f} exactly, in nats")
+print(
+    f"log-density of {point.flatten().tolist()}: {of_learned:.3f} by the learned ODE, {of_exact:.3f} exactly, in nats"
+)

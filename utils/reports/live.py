@@ -30,6 +30,7 @@ from utils.runs.run import ANALYTICAL, ROOT, Run, find_experiments
 from utils.runs.store import NUMBERS, Record
 
 TEMPLATE = Path(__file__).parent / "template"
+LIVE = "live.html"  # beside the comparison page
 
 
 def entry_of(record: Record) -> dict[str, Any]:
@@ -67,13 +68,13 @@ def _page_data(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
     shown, left_out = [], []
     for entry in sorted(entries, key=lambda entry: entry["experiment"] == ANALYTICAL):  # the exact scores come last
         configuration = configuration_of(entry)
-        if not fits(configuration.problem):
-            left_out.append(entry["title"])
-            continue
         key = configuration.problem.model_dump_json()
         if entry["experiment"] == ANALYTICAL:
             if key in problems:
                 problems[key]["numbers"] = _numbers(entry["metrics"])
+            continue
+        if not fits(configuration.problem):
+            left_out.append(entry["title"])
             continue
         problems.setdefault(key, _about_problem(configuration.problem, entry["problem"]))
         shown.append(
@@ -122,16 +123,16 @@ def _numbers(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def write_live_of(records: Sequence[Record], output: Path) -> None:
-    """Write output/live.html about the analysed runs whose weights are still there; without any, there is none."""
+    """Write live.html into an output folder, about the runs whose weights are still those that were analysed; without
+    any that can be shown there is none."""
     entries = []
     for record in records:
-        if fits(record.problem):
-            try:
-                entries.append(entry_of(record))
-            except UserError:  # the run was removed or trained again since, which the comparison need not know
-                continue
-    path = output / "live.html"
-    if any(entry["weights"] for entry in entries):
+        try:
+            entries.append(entry_of(record))
+        except UserError:  # the run was removed or trained again since, which the comparison need not know
+            continue
+    path = output / LIVE
+    if any(entry["weights"] and fits(configuration_of(entry).problem) for entry in entries):
         write_live(path, entries)
     else:
         path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ const GRIDS = [40, 80]; // per axis, for the colour of the error: at first, and 
 const DENSITY = 160; // per axis
 const ERRORS = [0.003, 0.3]; // ends of the colours, relative coordinates
 const [STEP_MS, BUDGET_MS, IDLE_BUDGET_MS] = [80, 9, 24];
+const [MARGIN, PADDING] = [26, 6]; // of a canvas, left and below, right and above, in pixels of the page
 const [THROWN, DROPPED, DROP_RADIUS, MOST] = [1000, 25, 0.015, 4000];
 
 const byId = (id) => document.getElementById(id);
@@ -18,14 +19,19 @@ const entries = data.entries.filter(known).map((entry) => {
   return { ...entry, problem, field: makeNetwork(entry, problem), cache: new Map() };
 });
 const exacts = new Map(problems.filter(Boolean).map((problem) => {
-  return [problem, { title: "exact score", problem, field: problem.field, exact: true, numbers: problem.numbers, cache: new Map() }];
+  const { field, numbers } = problem;
+  return [problem, { title: "exact score", problem, field, exact: true, numbers, cache: new Map() }];
 }));
 
-const state = { problem: null, k: 0.8 * STEPS, phase: 0, way: "reverse", playing: false, hurried: false, start: null, seed: 0, pointer: null };
+// k: the time is k / STEPS; phase: how far particles are on the way to the next k; start: the k from which they come,
+// null without any; hurried: they go to the end without being shown.
+const state = { problem: null, k: 0.8 * STEPS, phase: 0, way: "reverse", start: null, seed: 0, pointer: null };
+Object.assign(state, { playing: false, hurried: false });
 const panes = ["left", "right"].map((side) => {
   const select = byId(side);
   const [base, top] = select.parentElement.querySelectorAll("canvas");
-  return { side, select, base, top, legend: select.parentElement.querySelector(".legend"), entry: null, path: {}, drawn: "", size: 0 };
+  const legend = select.parentElement.querySelector(".legend");
+  return { side, select, base, top, legend, entry: null, path: {}, drawn: "", size: 0 }; // path: k -> particles
 });
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -34,7 +40,7 @@ const direction = () => WAYS[state.way].direction;
 const endOf = (way) => (WAYS[way].direction < 0 ? 0 : STEPS);
 const hasParticles = () => state.start !== null;
 
-// Fields ---------------------------------------------------------------------------------------------------------------
+// Fields --------------------------------------------------------------------------------------------------------------
 
 function gridPoints(size) {
   const x = new Float64Array(2 * size * size);
@@ -63,13 +69,14 @@ function* fieldOn(entry, k, size, wanted) {
     const exact = new Float64Array(2 * n);
     problem.field(x, 0, n, t, exact);
     found.size = size;
-    found.error = Float32Array.from({ length: n }, (_, i) => scale * Math.hypot(value[2 * i] - exact[2 * i], value[2 * i + 1] - exact[2 * i + 1]));
+    const error = (i) => Math.hypot(value[2 * i] - exact[2 * i], value[2 * i + 1] - exact[2 * i + 1]);
+    found.error = Float32Array.from({ length: n }, (_, i) => scale * error(i));
   }
   cache.set(k, found);
 }
 
-// Return the exact density at time k on a grid, as a share of 1 at its maximum, down to 0 at three widths of a mode. Every
-// term of the density is a product over the components, so two lines make the plane.
+// Return the exact log-density at time k on a grid, from 1 at its maximum to 0 at three widths of a mode. Every term of
+// the density is a product over the components, so two lines make the plane.
 function densityOn(problem, k) {
   const noise = problem.sigma(k / STEPS);
   const lines = problem.modes.map((mode) => [0, 1].map((component) => Float64Array.from({ length: DENSITY }, (_, i) => {
@@ -82,7 +89,9 @@ function densityOn(problem, k) {
   for (let row = 0, at = 0; row < DENSITY; row++) {
     for (let column = 0; column < DENSITY; column++, at++) {
       let sum = 0;
-      problem.modes.forEach((mode, m) => (sum += mode.weight * Math.exp(lines[m][0][column] + lines[m][1][DENSITY - 1 - row])));
+      problem.modes.forEach(({ weight }, m) => {
+        sum += weight * Math.exp(lines[m][0][column] + lines[m][1][DENSITY - 1 - row]);
+      });
       values[at] = Math.log(sum);
       highest = Math.max(highest, values[at]);
     }
@@ -90,7 +99,7 @@ function densityOn(problem, k) {
   return values.map((value) => Math.max(0, 1 + (value - highest) / 4.5));
 }
 
-// Particles ------------------------------------------------------------------------------------------------------------
+// Particles -----------------------------------------------------------------------------------------------------------
 
 // The last index, from the start on, at which the particles of a pane are known.
 function front(pane) {
@@ -133,12 +142,13 @@ function drop(x, y) {
     added.push(wrap(x + (DROP_RADIUS / 2) * z1), wrap(y + (DROP_RADIUS / 2) * z2));
   }
   const here = panes.every((pane) => pane.path[state.k]);
+  if (here && panes[0].path[state.k].length >= 2 * MOST) return;
   if (state.k === endOf(state.way)) state.k = STEPS - endOf(state.way);
   state.start = state.k;
   state.phase = 0;
   for (const pane of panes) {
     const before = here && pane.path[state.k] ? pane.path[state.k] : [];
-    if (before.length < 2 * MOST) pane.path = { [state.k]: Float64Array.from([...before, ...added]) };
+    pane.path = { [state.k]: Float64Array.from([...before, ...added]) };
   }
   if (!state.seed) state.seed = 1;
   play();
@@ -153,7 +163,7 @@ function restart(keepPosition) {
   for (const pane of panes) pane.path = { [k]: pane.path[k] };
 }
 
-// Playing --------------------------------------------------------------------------------------------------------------
+// Playing -------------------------------------------------------------------------------------------------------------
 
 function play() {
   const end = endOf(state.way);
@@ -198,7 +208,9 @@ function move(elapsed) {
 
 function arrive() {
   stop();
-  if (hasParticles()) byId("status").textContent = `t = ${(state.k / STEPS).toFixed(2)}. ${panes.map((pane) => `${pane.entry.title}: ${count(pane)} strays`).join("; ")}`;
+  if (!hasParticles()) return;
+  const counts = panes.map((pane) => `${pane.entry.title}: ${count(pane)} strays`);
+  byId("status").textContent = `t = ${(state.k / STEPS).toFixed(2)}. ${counts.join("; ")}`;
 }
 
 // What is to be computed next, the most urgent first.
@@ -217,7 +229,9 @@ function nextJob() {
   for (const { entry } of panes) if (!entry.cache.get(k)?.arrows) return fieldOn(entry, k, ARROWS, () => true);
   const sizes = playing ? (hasParticles() ? [] : GRIDS.slice(0, 1)) : GRIDS;
   for (const size of sizes) {
-    for (const { entry } of panes) if (!entry.exact && entry.cache.get(k).size < size) return fieldOn(entry, k, size, wanted);
+    for (const { entry } of panes) {
+      if (!entry.exact && entry.cache.get(k).size < size) return fieldOn(entry, k, size, wanted);
+    }
   }
   return null;
 }
@@ -248,17 +262,18 @@ function frame(now) {
   if (state.playing || job || (job = nextJob())) schedule();
 }
 
-// Drawing --------------------------------------------------------------------------------------------------------------
+// Drawing -------------------------------------------------------------------------------------------------------------
 
+const RAMP = ["error-0", "error-1", "error-2", "error-3"]; // colours of the style sheet
 let colours = {};
 function readColours() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["text", "quiet", "line", "particle", "stray", "arrow", "accent", "density", "error-0", "error-1", "error-2", "error-3"];
+  const names = ["text", "quiet", "line", "particle", "stray", "arrow", "accent", "density", ...RAMP];
   colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   const channels = (name) => [1, 3, 5].map((i) => parseInt(colours[name].slice(i, i + 2), 16));
   colours.ramp = Array.from({ length: 256 }, (_, i) => {
     const [part, stop] = [(i / 255) * 3, Math.min(2, Math.floor((i / 255) * 3))];
-    const [low, high] = [channels(`error-${stop}`), channels(`error-${stop + 1}`)];
+    const [low, high] = [channels(RAMP[stop]), channels(RAMP[stop + 1])];
     return low.map((channel, c) => Math.round(channel + (part - stop) * (high[c] - channel)));
   });
   colours.densityChannels = channels("density");
@@ -287,8 +302,8 @@ function background(entry, k) {
     found.picture = pictureOf(DENSITY, (i) => [...colours.densityChannels, 255 * 0.75 * density[i]]);
   } else {
     const [low, high] = ERRORS.map(Math.log);
-    const colour = (error) => colours.ramp[Math.round(255 * Math.min(1, Math.max(0, (Math.log(error + 1e-12) - low) / (high - low))))];
-    found.picture = pictureOf(found.size, (i) => [...colour(found.error[i]), 255]);
+    const part = (error) => Math.min(1, Math.max(0, (Math.log(error + 1e-12) - low) / (high - low)));
+    found.picture = pictureOf(found.size, (i) => [...colours.ramp[Math.round(255 * part(found.error[i]))], 255]);
   }
   found.pictureSize = found.size;
   return found.picture;
@@ -303,9 +318,10 @@ function layout(pane) {
     for (const canvas of [pane.base, pane.top]) canvas.width = canvas.height = size;
     pane.drawn = "";
   }
-  const margin = 26 * ratio;
-  const side = size - margin - 6 * ratio;
-  return { ratio, size, side, left: margin, top: 6 * ratio, at: (x, y) => [margin + x * side, 6 * ratio + (1 - y) * side] };
+  const margin = MARGIN * ratio;
+  const side = size - margin - PADDING * ratio;
+  const at = (x, y) => [margin + x * side, PADDING * ratio + (1 - y) * side];
+  return { ratio, size, side, left: margin, top: PADDING * ratio, at };
 }
 
 function draw(pane) {
@@ -395,7 +411,8 @@ function arrow(context, x, y, dx, dy) {
   const head = Math.min(0.4, 5 / length + 0.05);
   for (const turn of [0.45, -0.45]) {
     context.moveTo(x + dx, y + dy);
-    context.lineTo(x + dx - head * (dx * Math.cos(turn) - dy * Math.sin(turn)), y + dy - head * (dx * Math.sin(turn) + dy * Math.cos(turn)));
+    const [cos, sin] = [head * Math.cos(turn), head * Math.sin(turn)];
+    context.lineTo(x + dx - cos * dx + sin * dy, y + dy - sin * dx - cos * dy);
   }
 }
 
@@ -451,7 +468,7 @@ function drawParticles(pane, { ratio, size, side, left, top, at }) {
   context.restore();
 }
 
-// Numbers --------------------------------------------------------------------------------------------------------------
+// Numbers -------------------------------------------------------------------------------------------------------------
 
 function valueAt(field, point) {
   const out = new Float64Array(2);
@@ -466,7 +483,7 @@ function straysOf(pane) {
 }
 
 function count(pane) {
-  return straysOf(pane).filter(Boolean).length;
+  return pane.path[state.k] ? straysOf(pane).filter(Boolean).length : 0;
 }
 
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
@@ -492,7 +509,8 @@ function showNumbers() {
   const t = k / STEPS;
   cell(0, "strays among the particles", panes.map((pane) => {
     const n = pane.path[k]?.length / 2;
-    const text = n ? `${count(pane)} of ${n.toLocaleString("en")} (${((100 * count(pane)) / n).toFixed(n < 1000 ? 0 : 1)} %)` : "–";
+    const percent = (((100 * count(pane)) / n) || 0).toFixed(n < 1000 ? 0 : 1);
+    const text = n ? `${count(pane)} of ${n.toLocaleString("en")} (${percent} %)` : "–";
     const label = pane.legend.lastElementChild;
     label.textContent = n ? `strays: ${text}` : "";
     label.className = n && count(pane) ? "stray" : "";
@@ -502,8 +520,8 @@ function showNumbers() {
   const exact = pointer && valueAt(problem.field, pointer);
   const values = panes.map(({ entry }) => pointer && valueAt(entry.field, pointer));
   cell(1, `N${where}`, values.map((value) => (value ? vector(value) : "–")));
-  const errors = values.map((value, i) => !panes[i].entry.exact && value && vector([value[0] - exact[0], value[1] - exact[1]]));
-  cell(2, "N less the exact one", errors.map((error) => error || "–"));
+  const error = (value) => vector([value[0] - exact[0], value[1] - exact[1]]);
+  cell(2, "N less the exact one", values.map((value, i) => (value && !panes[i].entry.exact ? error(value) : "–")));
   const log = pointer ? problem.logDensity(...pointer, t).toFixed(2).replace("-", "−") : "–";
   cell(3, "log p, exact, nats", [log, log]);
 }
@@ -521,10 +539,11 @@ function showRecorded() {
   }));
   panes.forEach(({ side, entry, legend }) => {
     byId(`${side}-name`).textContent = entry.title;
-    const ramp = ["error-0", "error-1", "error-2", "error-3"].map((name) => `var(--${name})`).join(", ");
+    const ramp = RAMP.map((name) => `var(--${name})`).join(", ");
     const [low, bar, high] = legend.children;
     bar.style.background = `linear-gradient(to right, ${entry.exact ? "transparent, var(--density)" : ramp})`;
-    [low.textContent, high.textContent] = entry.exact ? ["density: none", "most"] : [`error of an arrow: ${ERRORS[0]}`, ERRORS[1]];
+    const ends = entry.exact ? ["density: none", "most"] : [`error of an arrow: ${ERRORS[0]}`, ERRORS[1]];
+    [low.textContent, high.textContent] = ends;
   });
   const origins = panes.filter(({ entry }) => entry.origin).map(({ entry }) => `${entry.title}: ${entry.origin}`);
   byId("origin").textContent = [...new Set(origins)].join(" ");
@@ -541,7 +560,7 @@ function showTime() {
   byId("play").textContent = state.playing ? (state.hurried ? "Wait" : "Pause") : still.matches ? "To the end" : "Play";
 }
 
-// What the user does ---------------------------------------------------------------------------------------------------
+// What the user does --------------------------------------------------------------------------------------------------
 
 function choose(pane, entry) {
   pane.entry = entry;
@@ -557,12 +576,14 @@ function chooseProblem(problem) {
   const choices = [exacts.get(problem), ...entries.filter((entry) => entry.problem === problem)];
   for (const pane of panes) {
     pane.choices = choices;
-    pane.select.replaceChildren(...choices.map(({ title, oracle }, i) => new Option(oracle ? `${title} (oracle)` : title, i)));
+    const options = choices.map(({ title, oracle }, i) => new Option(oracle ? `${title} (oracle)` : title, i));
+    pane.select.replaceChildren(...options);
     pane.entry = choices[pane.side === "left" ? 1 : 0];
     pane.select.value = choices.indexOf(pane.entry);
     pane.drawn = "";
   }
-  const what = problem.shape[0] === 2 ? "the positions of two atoms on a line whose ends are joined" : "the position of one atom in two dimensions";
+  const atoms = "the positions of two atoms on a line whose ends are joined";
+  const what = problem.shape[0] === 2 ? atoms : "the position of one atom in two dimensions";
   byId("configuration").textContent = `A point of the square is a configuration of the data: ${what}.`;
   clear();
   showRecorded();
@@ -570,9 +591,8 @@ function chooseProblem(problem) {
 
 function pointAt(event, canvas) {
   const box = canvas.getBoundingClientRect();
-  const [margin, padding] = [26, 6]; // as in layout, in pixels of the page
-  const side = box.width - margin - padding;
-  return [(event.clientX - box.left - margin) / side, 1 - (event.clientY - box.top - padding) / side];
+  const side = box.width - MARGIN - PADDING;
+  return [(event.clientX - box.left - MARGIN) / side, 1 - (event.clientY - box.top - PADDING) / side];
 }
 const inside = (point) => point.every((x) => x >= 0 && x < 1);
 
@@ -632,6 +652,7 @@ byId("problems").hidden = exacts.size < 2;
 byId("problem").addEventListener("change", (event) => chooseProblem(problems[event.target.value]));
 const leftOut = [...data.left_out, ...data.entries.filter((entry) => !known(entry)).map(({ title }) => title)];
 byId("left-out").hidden = !leftOut.length;
-byId("left-out").textContent = `Left out, since this page shows two components only, and the networks and schedules that it knows: ${leftOut.join("; ")}.`;
+const why = "Left out, since this page shows two components, and the networks and noise schedules that it knows";
+byId("left-out").textContent = `${why}: ${leftOut.join("; ")}.`;
 readColours();
 chooseProblem(problems.find(Boolean));

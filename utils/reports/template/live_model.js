@@ -22,7 +22,7 @@ const SCHEDULES = {
   linear: ({ sigma_min, sigma_max }) => (t) => sigma_min + (sigma_max - sigma_min) * t,
 };
 
-// The normal distribution wrapped around [0,1): a sum over images where it is narrow, a Fourier series where it is wide.
+// The normal distribution wrapped around [0,1): a sum over images where it is narrow, a Fourier series elsewhere.
 const wrapped = { logDensity: 0, score: 0 };
 
 function wrappedNormal(u, sigma) {
@@ -115,7 +115,10 @@ function makeProblem(about) {
 
   const isStray = (x1, x2, t) => radius(x1, x2, sigma(t)) > about.stray_radius;
   const effective = (t) => about.mean_width ** 2 + sigma(t) ** 2; // sigma_eff^2, which makes an arrow of a score
-  return { ...about, sigma, field, sample, isStray, effective, widthOf, logDensity: (x1, x2, t) => logDensity(x1, x2, sigma(t)) };
+  return {
+    ...about, sigma, field, sample, radius, isStray, effective, widthOf,
+    logDensity: (x1, x2, t) => logDensity(x1, x2, sigma(t)),
+  };
 }
 
 // Networks. LANES evaluations go through a layer together: activation i of lane l is at i * LANES + l.
@@ -197,11 +200,12 @@ function perceptron(weights, { number_of_hidden_layers: hiddenLayers }, sigma) {
   const rows = embedded.bias.length;
   const columns = embedded.weight.length / rows;
 
-  // The embeddings are linear, so the first layer is one map of the four cosines and sines, and a bias that depends on t.
+  // The embeddings are linear: the first layer is one map of the four cosines and sines, and a bias that depends on t.
   const first = { weight: new Float64Array(4 * rows), bias: new Float64Array(rows) };
   for (let row = 0; row < rows; row++) {
     for (let i = 0; i < ofCoordinates.bias.length; i++) {
-      for (let j = 0; j < 4; j++) first.weight[4 * row + j] += embedded.weight[row * columns + i] * ofCoordinates.weight[4 * i + j];
+      const w = embedded.weight[row * columns + i];
+      for (let j = 0; j < 4; j++) first.weight[4 * row + j] += w * ofCoordinates.weight[4 * i + j];
     }
   }
   let known = null;
@@ -256,7 +260,7 @@ function normalPair(random) {
   return [length * Math.cos(angle), length * Math.sin(angle)];
 }
 
-// Return the noise of one step, which depends on the seed and the step alone: it is the same for every field.
+// Return the noise of step k, which depends on the seed and k alone: it is the same for every field.
 function noiseOf(seed, k, n) {
   const random = seeded(Math.imul(seed, 0x9e3779b1) + Math.imul(k + 1, 0x85ebca6b));
   const noise = new Float64Array(2 * n);
@@ -279,7 +283,7 @@ function* moved(way, field, sigma, x, k, seed) {
   const [now, then, n] = [sigma(t), sigma(later), x.length / 2];
   const width = Math.sqrt(Math.abs(now * now - then * then));
   const result = Float64Array.from(x);
-  const noise = way === "ode" ? null : noiseOf(seed, Math.min(k, next), n);
+  const noise = way === "ode" ? null : noiseOf(seed, way === "forward" ? STEPS + k : next, n);
   const [first, second] = [new Float64Array(2 * n), new Float64Array(2 * n)];
   for (let begin = 0; begin < n; begin += CHUNK) {
     const end = Math.min(begin + CHUNK, n);

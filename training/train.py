@@ -20,7 +20,7 @@ from utils.runs.checkpoints import TooNew, load_run, read_state, why_finished
 from utils.runs.configuration import Configuration, difference
 from utils.runs.curves import rise_of_validation_loss, what_ran_away
 from utils.runs.loading import configure, read_configuration
-from utils.runs.run import ANALYTICAL, Run
+from utils.runs.run import ANALYTICAL, PUBLISHED, Run
 
 
 class RunIsBusy(UserError):
@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     def action() -> int:
         if options.experiment == ANALYTICAL:
             raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
+        if options.run_name == PUBLISHED:
+            raise UserError(f"--run-name {PUBLISHED} names the weights that come with the code; choose another")
         configuration = configure(options.experiment, options.overrides)
         return train(Run(options.experiment, options.run_name), configuration, options.from_scratch, options.overrides)
 

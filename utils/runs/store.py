@@ -138,7 +138,7 @@ def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
         "experiment": run.experiment,
         "run": run.name,
         **what_was_trained(run, configuration),
-        "epochs": read_checkpoint(loaded.checkpoint)["epochs_done"] if loaded.checkpoint else 0,
+        "epochs": read_checkpoint(loaded.checkpoint)["epochs_done"] if loaded.checkpoint else loaded.epochs,
         "checkpoint": loaded.checkpoint and loaded.checkpoint.name,  # last.ckpt where best.ckpt is damaged or missing
         "rise_of_validation_loss": None if run.experiment == ANALYTICAL else rise_of_validation_loss(run.curves_file),
         "code_version": code_version(),

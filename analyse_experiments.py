@@ -57,7 +57,7 @@ def analyse(options: argparse.Namespace) -> list[str]:
     from utils.reports.page import write_reports
     from utils.reports.sweep import report_sweep
     from utils.runs.loading import configure, validated
-    from utils.runs.run import ANALYTICAL, Run, find_experiments
+    from utils.runs.run import ANALYTICAL, BASE_STUDY, Run, find_experiments
     from utils.score.samplers import Sampling
 
     words = {name: getattr(options, name) for name in Sampling.model_fields}
@@ -68,7 +68,9 @@ def analyse(options: argparse.Namespace) -> list[str]:
         results = options.results or output / "sweeps" / options.sweep / "results.csv"
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
     configure(ANALYTICAL)  # raises where base_config.yaml is wrong: then no run can be analysed
-    names = [name.partition("/") for name in dict.fromkeys(options.experiments or [ANALYTICAL, *find_experiments()])]
+    # The base study, trained or not, and what else was trained.
+    trained = [e for e in find_experiments() if e in BASE_STUDY or Run(e, options.run_name).configuration_file.exists()]
+    names = [name.partition("/") for name in dict.fromkeys(options.experiments or [ANALYTICAL, *trained])]
     # Run refuses unknown names.
     runs = [Run(name, "run1" if name == ANALYTICAL else run or options.run_name) for name, _, run in names]
     output.mkdir(parents=True, exist_ok=True)

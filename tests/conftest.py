@@ -15,7 +15,7 @@ from hypothesis import settings
 from utils.physics.laws import ToyProblem
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.runs import run as runs
-from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
+from utils.score.networks import MLP, AnalyticalScoreNetwork
 
 torch.set_num_threads(1)
 # A shell starts background jobs with Ctrl-C ignored; the tests, and the processes that they start, should listen to it.
@@ -43,12 +43,11 @@ def make_problem(coordinates=BASE, sigma_d=0.01, permutation_symmetric=True):
     return ToyProblem(equilibrium_relative_coordinates=coordinates, **settings)
 
 
-def make_network(schedule, shape=(2, 1), permutation_equivariant=True, seed=0):
+def make_network(schedule, shape=(2, 1), permutation_equivariant=True, seed=0, kind=MLP, **others):
     sizes = {f"{name}_embedding_size": size for name, size in (("coordinates", 32), ("sigma", 16), ("time", 16))}
     sizes |= {"hidden_size": 64, "number_of_hidden_layers": 3}
-    architecture = Architecture(**sizes, permutation_equivariant=permutation_equivariant)
     torch.manual_seed(seed)
-    return MLPScoreNetwork(architecture, schedule, shape)
+    return kind(**sizes, permutation_equivariant=permutation_equivariant, **others).build(schedule, shape)
 
 
 @pytest.fixture

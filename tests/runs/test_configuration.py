@@ -9,6 +9,7 @@ import yaml
 from utils.runs.configuration import Configuration, Data, difference, flat
 from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, find_experiments
+from utils.score.networks import Architecture
 from utils.score.regularizers import Regularizer
 
 POSITIONS = "toy_problem.equilibrium_relative_coordinates"
@@ -60,7 +61,7 @@ def test_every_setting_but_pictures_and_device_enters_the_key():
     words = {"true": "false", "advective": "score_fpe", "noised": "uniform", "dimensionless": "none", "cpu": "auto"}
     words |= {"exact": "hutchinson", "null": "5", "cosine": "{type: constant}", "[[0.25], [0.75]]": "[[0.25], [0.5]]"}
     words |= {"exponential": "{type: linear, sigma_min: 0.001, sigma_max: 0.2}"}  # the same numbers
-    words |= {"fokker_planck": "{type: consistency, weight: 1, points: uniform}"}
+    words |= {"fokker_planck": "{type: consistency, weight: 1, points: uniform}", "mlp": "{type: energy, length: 0.01}"}
     for name in plain.keys() - {"toy_problem.type", "toy_problem.permutation_symmetric"}:  # the latter is the network's
         value = plain[name]
         text = words.get(json.dumps(value).strip('"')) or (1.1 * value if isinstance(value, float) else value + 1)
@@ -95,6 +96,15 @@ def test_setting_that_is_added_with_a_default_changes_no_key():
     assert later.as_dict() != content and later.key() == BASE.key()
     for change in ({"clipping": 1.0}, {"data": content["data"] | {"repetitions": 2}}):
         assert Later.model_validate(content | change).key() != BASE.key()
+
+
+def test_runs_made_when_there_was_one_kind_of_network_keep_their_key():
+    class Older(Configuration):
+        score_network: Architecture  # which has no type
+
+    content = BASE.as_dict()
+    assert content["score_network"].pop("type") == "mlp"
+    assert Configuration.model_validate(content) == BASE and Older.model_validate(content).key() == BASE.key()
 
 
 def test_regularizer_that_is_defined_is_known_at_once():

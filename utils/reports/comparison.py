@@ -21,7 +21,7 @@ from utils.reports.experiment import band, draw_marginal_distribution, samples_i
 from utils.reports.formatting import MISSING, aligned, half_width, with_interval
 from utils.runs.configuration import Problem
 from utils.runs.curves import read_curves
-from utils.runs.run import ANALYTICAL, BASELINE, Run
+from utils.runs.run import Run, place
 from utils.runs.store import Record
 from utils.sweeps.results import row_of, write_results
 
@@ -60,15 +60,14 @@ LEARNING_CURVES = {
 
 
 def read_records(output: Path, problems: list[str]) -> list[Record]:
-    """Return every run found: the exact score, the baseline, then by name; unreadable files are named in `problems`."""
+    """Return every run found, the exact score first; unreadable files are named in `problems`."""
     records = []
     for path in sorted(output.glob("[!.]*/[!.]*/metrics.json")):
         try:
             records.append(Record.read(path))
         except UserError as error:
             problems.append(str(error))
-    order = {ANALYTICAL: 0, BASELINE: 1}
-    return sorted(records, key=lambda r: (order.get(r.facts["experiment"], 2), r.facts["experiment"], r.facts["run"]))
+    return sorted(records, key=lambda r: (place(r.facts["experiment"]), r.facts["run"]))
 
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:

@@ -17,7 +17,7 @@ from utils.files import atomic_write
 from utils.physics.laws import Law
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.randomness import keyed_generator
-from utils.score.networks import AnalyticalScoreNetwork, Architecture, MLPScoreNetwork
+from utils.score.networks import MLP, AnalyticalScoreNetwork, Architecture, Perceptron
 from utils.score.regularizers import Regularizer
 from utils.settings import AnySubclass, Count, NonNegative, Positive, SetSize, Settings
 
@@ -96,7 +96,7 @@ class Configuration(Problem):
     """All that defines a training: the schema of config.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    score_network: Architecture
+    score_network: Annotated[Architecture, AnySubclass(default="mlp")]  # runs made before there were others name none
     data: Data
     regularizer: Annotated[Regularizer, AnySubclass()] | None
     optimizer: AdamW
@@ -105,6 +105,12 @@ class Configuration(Problem):
     early_stopping_patience: Count | None
     score_viewer: ScoreViewer
     accelerator: Literal["cpu", "cuda", "mps", "auto"]
+
+    @property
+    def baseline(self) -> "Configuration":
+        """The same training by score matching alone, of the network whose output is the score."""
+        network = MLP.model_validate(self.score_network.model_dump(include={*Architecture.model_fields}))
+        return self.model_copy(update={"regularizer": None, "score_network": network})
 
     @property
     def judges_last_weights(self) -> bool:
@@ -136,11 +142,11 @@ class Configuration(Problem):
             raise PydanticCustomError("disagreement", "should equal score_network.permutation_equivariant", where)
         return network
 
-    def build_network(self) -> MLPScoreNetwork:
+    def build_network(self) -> Perceptron:
         """Return an untrained network; its initial weights depend on the seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return MLPScoreNetwork(self.score_network, self.noise_schedule, self.toy_problem.shape)
+            return self.score_network.build(self.noise_schedule, self.toy_problem.shape)
 
     def training_set(self) -> Tensor:
         """Return the configurations that are trained on, (configuration, atom, dimension), before they are noised."""
@@ -155,7 +161,8 @@ class Configuration(Problem):
         default value do not enter, so a new setting changes no old key."""
         content = self.model_dump(mode="json", exclude_defaults=True, exclude={*INCIDENTAL, *left_out})
         for name in content:
-            if kind := getattr(getattr(self, name), "type", None):
+            kind = getattr(getattr(self, name), "type", None)
+            if kind and kind != MLP.model_fields["type"].default:  # keys are older than other networks
                 content[name]["type"] = kind
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -18,6 +18,13 @@ MAX_NAME = 200  # bytes of a run's name; file systems take 255, and a lock file 
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 BASELINE = "no_regularizer"
 PUBLISHED = "published"  # the name of a run whose weights come with the code
+BASE_STUDY = (  # what run_all.sh trains where nothing else is asked for; first in every table, in this order
+    BASELINE,
+    "analytical_regression_regularizer",
+    "fokker_planck_regularizer",
+    "consistency_regularizer",
+    "consistency_with_analytical_guide_regularizer",
+)
 
 
 def _file(path: str) -> property:
@@ -58,10 +65,15 @@ class Run:
         return f"bash {shlex.quote(str(TRAINING / self.experiment / 'run.sh'))}{option}"
 
 
+def place(experiment: str) -> tuple[int, str]:
+    """Return what puts experiments in the order of every table: the exact score, the base study, others by name."""
+    first = (ANALYTICAL, *BASE_STUDY)
+    return first.index(experiment) if experiment in first else len(first), experiment
+
+
 def find_experiments() -> list[str]:
-    """Return the names of the experiments under training/, the baseline first."""
-    names = (path.parent.name for path in TRAINING.glob("*/specific_config.yaml"))
-    return sorted(names, key=lambda name: (name != BASELINE, name))
+    """Return the names of the experiments under training/, in the order of every table."""
+    return sorted((path.parent.name for path in TRAINING.glob("*/specific_config.yaml")), key=place)
 
 
 def find_runs(sweep: str, experiments: Iterable[str] | None = None) -> list[Run]:

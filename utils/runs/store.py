@@ -153,7 +153,7 @@ def what_was_trained(run: Run, configuration: Configuration) -> dict[str, Any]:
     """Return what tells runs apart.
 
     `key` is of all that is trained; runs of one `group` differ in the seed alone; `baseline` is the group of the same
-    training without a regularizer. The settings are those that the experiment's files do not have.
+    training by score matching alone. The settings are those that the experiment's files do not have.
     """
     settings: dict[bool, list[str]] = {False: [], True: []}  # of the training, and of the regularizer
     for name, (_, value) in sorted(difference(configure(run.experiment), configuration).items()):
@@ -163,7 +163,7 @@ def what_was_trained(run: Run, configuration: Configuration) -> dict[str, Any]:
     return {
         "key": configuration.key(),
         "group": configuration.key("seed"),
-        "baseline": configuration.model_copy(update={"regularizer": None}).key("seed"),
+        "baseline": configuration.baseline.key("seed"),
         "training_settings": ", ".join(settings[False]),
         "regularizer_settings": ", ".join(settings[True]),
         "weight": configuration.regularizer and configuration.regularizer.weight,

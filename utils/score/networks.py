@@ -6,7 +6,7 @@ shaped like x. A network owns its noise schedule, so that it can divide by sigma
 
 import itertools
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from utils.physics.laws import Law
 from utils.physics.noise_schedule import NoiseSchedule
-from utils.settings import LayerSize, Settings
+from utils.settings import LayerSize, Settings, Width
 
 
 class ScoreNetwork(nn.Module):
@@ -53,7 +53,8 @@ class AnalyticalScoreNetwork(ScoreNetwork):
 
 
 class Architecture(Settings):
-    """The sizes of the multilayer perceptron, and whether it is made permutation equivariant."""
+    """The sizes of a multilayer perceptron, and whether it is made permutation equivariant. A subclass has a `type`,
+    and `build` returns an untrained network."""
 
     coordinates_embedding_size: LayerSize
     sigma_embedding_size: LayerSize
@@ -62,16 +63,20 @@ class Architecture(Settings):
     number_of_hidden_layers: Annotated[int, Field(ge=1, le=100)]
     permutation_equivariant: bool
 
+    def build(self, schedule: NoiseSchedule, shape: tuple[int, int]) -> "Perceptron":
+        """Return a network with random weights, for configurations of shape (atoms, dimensions)."""
+        raise NotImplementedError
 
-class MLPScoreNetwork(ScoreNetwork):
+
+class Perceptron(ScoreNetwork):
     """A perceptron f of cos and sin of 2 pi x (so it has period 1), sigma and t. Permutation equivariance comes from
     averaging over all permutations P of the atoms, 1/N! sum_P P^-1 f(P x), in one batched evaluation. It is not
-    translation invariant, on purpose: it has to learn where the atoms sit."""
+    translation invariant, on purpose: it has to learn where the atoms sit. A subclass defines `perceptron`."""
 
     permutations: Tensor
     average: Tensor
 
-    def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int]):
+    def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int], outputs: int):
         super().__init__(schedule, shape)
         a, components = architecture, math.prod(shape)
         self.embed_coordinates = nn.Linear(2 * components, a.coordinates_embedding_size)
@@ -80,7 +85,7 @@ class MLPScoreNetwork(ScoreNetwork):
         features = a.coordinates_embedding_size + a.sigma_embedding_size + a.time_embedding_size
         sizes = [features, *[a.hidden_size] * a.number_of_hidden_layers]
         hidden = [layer for size in itertools.pairwise(sizes) for layer in (nn.Linear(*size), nn.SiLU())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(a.hidden_size, components))
+        self.layers = nn.Sequential(*hidden, nn.Linear(a.hidden_size, outputs))
 
         atoms = range(shape[0])
         permutations = list(itertools.permutations(atoms)) if a.permutation_equivariant else [tuple(atoms)]
@@ -91,13 +96,95 @@ class MLPScoreNetwork(ScoreNetwork):
         self.register_buffer("average", average, persistent=False)
 
     def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
-        copies = x[:, self.permutations].flatten(0, 1)  # (batch x permutation, atom, dimension)
-        outputs = self.perceptron(copies, t.repeat_interleave(len(self.permutations)))
+        outputs = self.perceptron(*self.orderings(x, t))
         return (outputs.view(len(x), -1) @ self.average).view_as(x)
 
+    def orderings(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x under all permutations, (batch x permutation, atom, dimension), and as many times."""
+        return x[:, self.permutations].flatten(0, 1), t.repeat_interleave(len(self.permutations))
+
     def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the output for one ordering of the atoms, (batch, atom x dimension)."""
-        angles = 2 * math.pi * x.flatten(1)
+        """Return f for one ordering of the atoms, (batch, atom x dimension)."""
+        raise NotImplementedError
+
+    def embed(self, angles: Tensor, t: Tensor) -> Tensor:
+        """Return what enters the layers, (batch, feature), from 2 pi x, (batch, atom x dimension), and t."""
         coordinates = self.embed_coordinates(torch.cat([angles.cos(), angles.sin()], -1))
         sigma = self.embed_sigma(self.schedule.sigma(t)[:, None])
-        return self.layers(torch.cat([coordinates, sigma, self.embed_time(t[:, None])], -1))
+        return torch.cat([coordinates, sigma, self.embed_time(t[:, None])], -1)
+
+
+class MLPScoreNetwork(Perceptron):
+    """The normalised score is the output of the perceptron."""
+
+    def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int]):
+        super().__init__(architecture, schedule, shape, outputs=math.prod(shape))
+
+    def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.layers(self.embed(2 * math.pi * x.flatten(1), t))
+
+
+class EnergyNetwork(Perceptron):
+    """The normalised score is the gradient of a learned function phi(x, t), so it has neither curl nor circulation
+    (Salimans & Ho 2021, "Should EBMs model the energy or the score?"; scaled as in Karras et al. 2024):
+
+        N = sigma / r grad phi,    r = sqrt(sigma^2 + l^2),    log p_t(x) = phi(x, t) / r + c(t)
+
+    phi is the mean over all permutations of the atoms of one output of the perceptron, and highest where the data are.
+    About a mode of width sigma_d, grad log p_t has the size 1 / sqrt(sigma^2 + sigma_d^2): the factor, with l of the
+    order of sigma_d, leaves to grad phi a size of order 1 at all t.
+    """
+
+    def __init__(self, architecture: "Energy", schedule: NoiseSchedule, shape: tuple[int, int]):
+        super().__init__(architecture, schedule, shape, outputs=1)
+        self.length = architecture.length
+
+    def radius(self, t: Tensor) -> Tensor:
+        """Return r = sqrt(sigma^2 + l^2), (batch,)."""
+        return (self.schedule.sigma(t) ** 2 + self.length**2).sqrt()
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return phi / r, (batch,): log p_t(x) in nats, up to a function of t."""
+        copies, times = self.orderings(x, t)
+        outputs = self.layers(self.embed(2 * math.pi * copies.flatten(1), times))
+        return outputs.view(len(x), -1).mean(1) / self.radius(t)
+
+    def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:
+        return (self.schedule.sigma(t) / self.radius(t))[:, None, None] * super().normalised_score(x, t)
+
+    def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the gradient of the output, (batch, atom x dimension): back through the layers by hand, which
+        automatic differentiation then differentiates at less cost than a gradient of its own."""
+        angles = 2 * math.pi * x.flatten(1)
+        h, slopes = self.embed(angles, t), []
+        *hidden, last = (layer for layer in self.layers if isinstance(layer, nn.Linear))
+        for layer in hidden:
+            a = layer(h)
+            s = torch.sigmoid(a)
+            h = a * s
+            slopes.append(s + h * (1 - s))  # of SiLU, a s(a)
+        back = last.weight
+        for layer, slope in zip(reversed(hidden), reversed(slopes), strict=True):
+            back = (back * slope) @ layer.weight
+        back = back[:, : self.embed_coordinates.out_features] @ self.embed_coordinates.weight
+        by_cos, by_sin = back.chunk(2, -1)
+        return 2 * math.pi * (by_sin * angles.cos() - by_cos * angles.sin())
+
+
+class MLP(Architecture):
+    """A network whose output is the normalised score."""
+
+    type: Literal["mlp"] = "mlp"
+
+    def build(self, schedule: NoiseSchedule, shape: tuple[int, int]) -> MLPScoreNetwork:
+        return MLPScoreNetwork(self, schedule, shape)
+
+
+class Energy(Architecture):
+    """A network whose output is a log-density, and whose gradient is the normalised score."""
+
+    type: Literal["energy"] = "energy"
+    length: Width  # l, at which the scale of the output turns from l to sigma
+
+    def build(self, schedule: NoiseSchedule, shape: tuple[int, int]) -> EnergyNetwork:
+        return EnergyNetwork(self, schedule, shape)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from utils.evaluation.estimates import CONFIDENCE
+from utils.runs.run import place
 from utils.sweeps.results import Row
 
 
@@ -51,7 +52,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Mea
 
 @dataclass(frozen=True)
 class Group:
-    """The runs that differ in the seed alone: seed -> row; and those of the same training without a regularizer."""
+    """The runs that differ in the seed alone: seed -> row; and those of the same training by score matching alone."""
 
     runs: Mapping[str, Row]
     baseline: Mapping[str, Row]
@@ -105,7 +106,7 @@ def _by_group(rows: Iterable[Row]) -> dict[str, dict[str, Row]]:
 
 
 def groups(rows: Iterable[Row], every: Iterable[Row]) -> list[Group]:
-    """Return the groups of some rows: without a regularizer first, then by experiment, settings and weight.
+    """Return the groups of some rows by experiment, regularizer's settings and weight.
 
     Baselines are looked for in `every`; one that is not among the rows comes as a group of its own, before the others.
     """
@@ -114,5 +115,4 @@ def groups(rows: Iterable[Row], every: Iterable[Row]) -> list[Group]:
     for name in dict.fromkeys(row["baseline"] for row in rows if row["baseline"] in known):
         chosen.setdefault(name, known[name])
     found = [Group(runs, known.get(next(iter(runs.values()))["baseline"], {})) for runs in chosen.values()]
-    names = ("experiment", "regularizer_settings")
-    return sorted(found, key=lambda g: (g.weight is not None, *(g.row[name] for name in names), g.weight or 0.0))
+    return sorted(found, key=lambda g: (place(g.row["experiment"]), g.row["regularizer_settings"], g.weight or 0.0))

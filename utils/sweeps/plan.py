@@ -19,7 +19,7 @@ from utils.files import UserError
 from utils.runs.checkpoints import is_finished
 from utils.runs.configuration import Configuration
 from utils.runs.loading import configure, read_settings
-from utils.runs.run import NAME, SPELLING, Run, find_experiments
+from utils.runs.run import BASE_STUDY, NAME, SPELLING, Run, find_experiments
 from utils.settings import Settings
 
 MAX_RUNS = 10_000  # planning takes about 10 ms a run, and a person should look at it
@@ -87,8 +87,8 @@ class PlannedRun:
 
 
 def plan_shipped(experiments: Iterable[str] | None = None) -> list[PlannedRun]:
-    """Return run1 of these experiments, or of all, at their shipped settings."""
-    return [PlannedRun(Run(name), (), configure(name)) for name in experiments or find_experiments()]
+    """Return run1 of these experiments, or of those of the base study, at their shipped settings."""
+    return [PlannedRun(Run(name), (), configure(name)) for name in experiments or BASE_STUDY]
 
 
 def plan(path: Path) -> list[PlannedRun]:

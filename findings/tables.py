@@ -20,7 +20,7 @@ from utils.runs.run import BASELINE
 from utils.sweeps.paired import Group, groups
 
 FOLDER = Path(__file__).parent
-METHODS = ("fokker_planck_regularizer", "consistency_regularizer")
+METHODS = ("fokker_planck_regularizer", "consistency_regularizer", "energy_network")
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
 NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
 RAN_AWAY = 0.1  # nats of path KL, ten times that of the baseline's worst seed

@@ -91,7 +91,7 @@ def check_page(browser, networks):
 
 def test_the_published_networks_and_the_exact_score_are_those_of_torch(browser):
     names = [entry["experiment"] for entry in read_published() if entry["experiment"] != ANALYTICAL]
-    assert len(names) == 5
+    assert len(names) == 6
     truth = load_score_network(ANALYTICAL)
     check_page(browser, {name: (load_score_network(name, run_name="published"), truth) for name in names})
 

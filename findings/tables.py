@@ -200,8 +200,9 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "confirm": lambda: sweep_table("confirm"),
     "longer": lambda: sweep_table("longer", "max_epochs"),
     "weights": lambda: sweep_table("weights"),
-    "tuning": lambda: sweep_table(
-        "tuning", "scheduler.type", "max_epochs", "data.batch_size", "optimizer.learning_rate"
+    "tuning": lambda: sweep_table("tuning", "max_epochs", "optimizer.learning_rate"),
+    "schedules": lambda: sweep_table(
+        "schedules", "scheduler.type", "optimizer.ema_decay", "data.batch_size", "max_epochs"
     ),
     "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
     "reference": reference_table,

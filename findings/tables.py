@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.plots.style import save
+from utils.plots.style import BLUE, VERMILLION, new_figure, save, styled
 from utils.reports.formatting import with_interval
 from utils.runs.configuration import flat
 from utils.runs.loading import configure
@@ -167,12 +167,13 @@ def limits_table() -> Rows:
         yield row["t"], row["network"], row["training_set"]
 
 
+@styled
 def ratios_figure() -> Figure:
     """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
     found, in_time = shipped()
-    trained, figure = found[1:], Figure((11, 3.6), layout="constrained")
+    trained, figure = found[1:], new_figure(11, 3.8, layout="constrained")
     in_equal_time = [in_time.get(group.row["experiment"]) for group in trained]
-    kinds: list[tuple] = [(trained, "equal epochs", "C0", -0.12), (in_equal_time, "equal time", "C1", 0.12)]
+    kinds: list[tuple] = [(trained, "equal epochs", BLUE, -0.12), (in_equal_time, "equal time", VERMILLION, 0.12)]
     panes = figure.subplots(1, len(NUMBERS), sharey=True)
     for pane, (metric, title) in zip(panes, NUMBERS.items(), strict=True):
         pane.axvline(1, color="black", linewidth=0.8)

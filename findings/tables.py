@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent
 METHODS = ("fokker_planck_regularizer", "consistency_regularizer", "energy_network")
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
 NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
+RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2)
 RAN_AWAY = 0.1  # nats of path KL, ten times that of the baseline's worst seed
 REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
     BASELINE: ("0.074", "0.29"),
@@ -182,7 +183,9 @@ def ratios_figure() -> Figure:
             values, low, high = np.transpose([*known.values()]) if known else np.empty((3, 0))
             errors, rows = np.stack([values - low, high - values]), np.array([*known]) + shift
             pane.errorbar(values, rows, xerr=errors, fmt="o", color=color, label=label)
-        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer")
+        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer", xlim=(0.025, 3))
+        pane.set_xticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
+        pane.set_xticks([], minor=True)
     names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in trained]
     panes[0].set_yticks(range(len(names)), names)
     panes[0].invert_yaxis()

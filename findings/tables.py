@@ -33,6 +33,7 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
     "consistency_with_analytical_guide_regularizer": ("0.117", "0.06"),
 }
 TUNED = ("scheduler.type", "optimizer.ema_decay", "max_epochs", "data.batch_size", "optimizer.learning_rate")
+SCHEDULES = ("scheduler.type", "optimizer.ema_decay", "optimizer.learning_rate", "data.batch_size", "max_epochs")
 Rows = Iterable[Sequence[str]]
 
 
@@ -192,9 +193,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "longer": lambda: sweep_table("longer", "max_epochs"),
     "weights": lambda: sweep_table("weights"),
     "tuning": lambda: sweep_table("tuning", "max_epochs", "optimizer.learning_rate"),
-    "schedules": lambda: sweep_table(
-        "schedules", "scheduler.type", "optimizer.ema_decay", "data.batch_size", "max_epochs"
-    ),
+    "schedules": lambda: sweep_table("schedules", *SCHEDULES),
     "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
     "reference": reference_table,
     "judged": judged_table,

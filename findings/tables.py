@@ -133,12 +133,26 @@ def reference_table() -> Rows:
 
 
 def judged_table() -> Rows:
-    yield "experiment", "seeds", "of the lowest validation loss", "of the last weights", "last / better of both"
+    yield (
+        "experiment",
+        "seeds",
+        "of the lowest validation loss",
+        "of the last weights",
+        "last / better of both",
+        "rise, at most",
+    )
     rows = rows_of("judged")
     for name in dict.fromkeys(row["experiment"] for row in rows):
         some = [row for row in rows if row["experiment"] == name]
         best, last = (np.mean([float(row[f"path_kl_of_{word}"]) for row in some]) for word in ("best", "last"))
-        yield f"`{name}`", str(len(some)), f"{best:.4f}", f"{last:.4f}", f"{last / min(best, last):.2f}"
+        yield (
+            f"`{name}`",
+            str(len(some)),
+            f"{best:.4f}",
+            f"{last:.4f}",
+            f"{last / min(best, last):.2f}",
+            f"{max(float(row['rise_of_validation_loss']) for row in some):.2%}",
+        )
 
 
 def run_away_table() -> Rows:

@@ -140,6 +140,12 @@ class RunLogger(TensorBoardLogger):
         """Write out what is buffered; config.yaml stands beside it, so Lightning's hparams.yaml is not needed."""
         self.experiment.flush()
 
+    def finalize(self, status: str) -> None:
+        """Close the file once: after a Ctrl-C in this moment Lightning asks again, and a closed file is an error."""
+        experiment, self._experiment = self._experiment, None
+        if experiment is not None:
+            experiment.close()
+
     def add_png(self, tag: str, png: bytes, step: int) -> None:
         """Add a picture that is encoded already; add_image would decode and encode it again."""
         value = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png, colorspace=3))

@@ -57,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         configuration = configure(options.experiment, options.overrides)
         return train(Run(options.experiment, options.run_name), configuration, options.from_scratch, options.overrides)
 
-    # Signals after the first epoch are heard by callbacks.StopCleanly.
-    return run_command(action, options.debug, "Stopped before the first epoch; the same command starts again.")
+    # Once the training has begun, callbacks.StopCleanly hears the first signal.
+    return run_command(action, options.debug, "Stopped at once; the same command goes on from what is saved.")
 
 
 def train(

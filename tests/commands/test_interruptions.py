@@ -94,13 +94,13 @@ def test_run_sh_that_is_interrupted_prints_the_command_that_goes_on_and_so_does_
 
 
 MOMENTS = [  # and how many epochs of the run are saved when the signal that comes there has ended it
-    ("callbacks.AtomicCheckpointIO.save_checkpoint", 2),  # it is decided already that another epoch begins
-    ("lightning_module.ScoreMatching.on_train_epoch_start", 3),
-    ("data_module.ToyData.training_epoch", 4),
-    ("lightning_module.ScoreMatching.training_step", 5),
-    ("callbacks.RunLogger.add_png", 6),
-    ("lightning_module.ScoreMatching.validation_step", 7),
-    ("lightning_module.ScoreMatching.on_train_epoch_end", 9),  # so it is here
+    ("training.callbacks.AtomicCheckpointIO.save_checkpoint", 2),  # it is decided already that another epoch begins
+    ("training.lightning_module.ScoreMatching.on_train_epoch_start", 3),
+    ("training.data_module.ToyData.training_epoch", 4),
+    ("training.lightning_module.ScoreMatching.training_step", 5),
+    ("training.callbacks.RunLogger.add_png", 6),
+    ("training.lightning_module.ScoreMatching.validation_step", 7),
+    ("training.lightning_module.ScoreMatching.on_train_epoch_end", 9),  # so it is here
 ]
 
 
@@ -114,15 +114,22 @@ def test_signal_at_any_moment_of_an_epoch_changes_nothing_but_the_time(runs, mon
         assert epochs_saved(runs / "moments") == epochs, moment
         assert not [*(runs / "moments").rglob(".*")]
     with monkeypatch.context() as patch:  # a second Ctrl-C ends it at once
-        send_signals(patch, "lightning_module.ScoreMatching.validation_step", signal.SIGINT, signal.SIGINT)
+        send_signals(patch, "training.lightning_module.ScoreMatching.validation_step", signal.SIGINT, signal.SIGINT)
         assert train_here(runs, "moments") == 130
     assert epochs_saved(runs / "moments") == 9
     assert_goes_on_to_the_same_end(runs, "moments")
 
 
+MOMENTS_WITHOUT_EPOCHS = [
+    "training.fitting.fit",  # as while Lightning is imported
+    "training.lightning_module.ScoreMatching.configure_optimizers",  # as while data are made
+    "tensorboard.summary.writer.event_file_writer._AsyncWriterThread.stop",  # after the last: the file is being closed
+]
+
+
 def send_signals(patch, moment, *numbers):
     """Let this process get signals when a method is called for the first time."""
-    owner, name = f"training.{moment}".rsplit(".", 1)
+    owner, name = moment.rsplit(".", 1)
     original, left = getattr(pkgutil.resolve_name(owner), name), [*numbers]
 
     def with_signals(*arguments, **options):
@@ -134,14 +141,14 @@ def send_signals(patch, moment, *numbers):
 
 
 @pytest.mark.usefixtures("training")
-@pytest.mark.parametrize("moment", ["fitting.fit", "lightning_module.ScoreMatching.configure_optimizers"])
-def test_ctrl_c_before_the_first_epoch_shows_no_traceback(monkeypatch, capsys, moment):
-    send_signals(monkeypatch, moment, signal.SIGINT)  # as while Lightning is imported; while data are made
+@pytest.mark.parametrize("moment", MOMENTS_WITHOUT_EPOCHS)
+def test_ctrl_c_before_the_first_epoch_and_after_the_last_shows_no_traceback(monkeypatch, capsys, moment):
+    send_signals(monkeypatch, moment, signal.SIGINT)
     try:
         assert train("max_epochs=2") == 130
     except (KeyboardInterrupt, SystemExit) as error:
         pytest.fail(f"{error!r} was let through")
-    assert capsys.readouterr().err.endswith("Stopped before the first epoch; the same command starts again.\n")
+    assert capsys.readouterr().err.endswith("Stopped at once; the same command goes on from what is saved.\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Lightning would leave it ignored
 
 
@@ -163,7 +170,7 @@ def test_run_that_is_ended_again_and_again_at_random_moments_is_the_uninterrupte
         status, said = forked(name, number=number, epochs=int(moment), wait=moment % 1 * 0.1)  # an epoch takes 0.05 s
         assert status in (-number, 128 + number, 130, 0), said  # ended or stopped by it, or too early for it
         assert "Traceback" not in said
-        ends = r"stopped after \d+ epochs. To continue: bash .*/run.sh --run|before the first epoch"
+        ends = r"stopped after \d+ epochs. To continue: bash .*/run.sh --run|Stopped at once"
         assert status != 128 + number or re.search(ends, said)
         saved.append(epochs_saved(runs / name))
     assert saved == sorted(saved) and len(set(saved)) > 2  # no epoch that was saved is lost, and the moments differ

@@ -141,7 +141,7 @@ def mounted(folder, *options):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-SHORT = ("max_epochs=4", "data={training_set_size: 1024, validation_set_size: 256}")
+SHORT = ("max_epochs=4", "scheduler.type=constant", "data={training_set_size: 1024, validation_set_size: 256}")
 SHORT += ("score_viewer={every_n_epochs: 2, field_every_n_epochs: 2}",)
 
 

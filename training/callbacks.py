@@ -2,6 +2,7 @@
 
 import copy
 import io
+import shutil
 import signal
 import sys
 import threading
@@ -79,7 +80,8 @@ class LastCheckpoint(Checkpoint):
         trainer.logger.save()
         trainer.save_checkpoint(self.path)
         if self.best:
-            trainer.save_checkpoint(self.best)
+            with atomic_write(self.best) as temporary:
+                shutil.copyfile(self.path, temporary)
             self.best_model_path = str(self.best)
 
 

@@ -18,8 +18,9 @@ import torch
 from utils.files import UserError, locked, run_command
 from utils.runs.checkpoints import TooNew, load_run, read_state, why_finished
 from utils.runs.configuration import Configuration, difference
+from utils.runs.curves import rise_of_validation_loss, what_ran_away
 from utils.runs.loading import configure, read_configuration
-from utils.runs.run import ANALYTICAL, Run
+from utils.runs.run import ANALYTICAL, PUBLISHED, Run
 
 
 class RunIsBusy(UserError):
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     def action() -> int:
         if options.experiment == ANALYTICAL:
             raise UserError(f"{ANALYTICAL} is the exact score: there is nothing to train")
+        if options.run_name == PUBLISHED:
+            raise UserError(f"--run-name {PUBLISHED} names the weights that come with the code; choose another")
         configuration = configure(options.experiment, options.overrides)
         return train(Run(options.experiment, options.run_name), configuration, options.from_scratch, options.overrides)
 
@@ -135,6 +138,8 @@ def fit(
     last = read_state(run)
     if reason := why_finished(last, configuration):
         print(f"{run.title}: {reason}. The run is in {run.folder}")
+        if warning := what_ran_away(rise_of_validation_loss(run.curves_file)):
+            print(f"{run.title}: {warning}", file=sys.stderr)
         return 0
     command = f"{run.command} {shlex.join(overrides)}".rstrip()
     print(f"{run.title}: stopped after {last['epochs_done']} epochs. To continue: {command}")

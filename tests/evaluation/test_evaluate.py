@@ -84,7 +84,7 @@ def test_every_number_is_the_same_alone_and_at_points_of_the_seed_alone(truth):
 
     named = ("score_error_median_uniform", "path_kl_disagreement", "curl_noised", "consistency_error_noised")
     expected = dict(zip((*named, "circulation_2"), (BINS * n for n in per_bin.values()), strict=False))
-    expected |= {"path_kl": 50, "ode_kl": 8, "ode_norm": 5, "ode_stray_fraction": 5, "law_drift": 70}
+    expected |= {"path_kl": 50, "ode_kl": 8, "ode_stray_fraction": 5, "law_drift": 70}
     expected |= {"wasserstein_2": 60, "wasserstein_2_control": 60, "distance_from_memory": 3 * len(MEMORY_TIMES)}
     assert {name: together.estimates[name].number_of_points for name in expected} == expected
 

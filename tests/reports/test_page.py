@@ -82,10 +82,11 @@ def test_what_a_reader_should_know_first_is_said(tmp_path, read):
     assert "analysed in 3.2 s" in page and "not all sampled in the same way" not in page
     assert "Know first" not in page and "different problems" not in page
     more = SAMPLING.model_dump() | {"number_of_samples": 50}
-    write_run(tmp_path, "other", numbers(0.3), sampling=more, checkpoint="last.ckpt")
+    write_run(tmp_path, "other", numbers(0.3), sampling=more, checkpoint="last.ckpt", rise_of_validation_loss=0.08)
     page = Page(write_page(tmp_path, ["a note"])[0]).text
     assert "not all sampled in the same way" in page and "number of samples 50" in page
     assert "Know first a note other: best.ckpt is damaged or missing, these are the weights of the last epoch" in page
+    assert "other: the validation loss ended 8 % above its lowest value" in page
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path):

@@ -59,7 +59,7 @@ def test_initial_weights_depend_on_the_seed_alone():
 def test_every_setting_but_pictures_and_device_enters_the_key():
     plain, others = flat(BASE.as_dict()), set()
     words = {"true": "false", "advective": "score_fpe", "noised": "uniform", "dimensionless": "none", "cpu": "auto"}
-    words |= {"exact": "hutchinson", "null": "5", "plateau": "{type: constant}", "[[0.25], [0.75]]": "[[0.25], [0.5]]"}
+    words |= {"exact": "hutchinson", "null": "5", "cosine": "{type: constant}", "[[0.25], [0.75]]": "[[0.25], [0.5]]"}
     words |= {"exponential": "{type: linear, sigma_min: 0.001, sigma_max: 0.2}"}  # the same numbers
     words |= {"fokker_planck": "{type: consistency, weight: 1, points: uniform}", "mlp": "{type: energy, length: 0.01}"}
     for name in plain.keys() - {"toy_problem.type", "toy_problem.permutation_symmetric"}:  # the latter is the network's
@@ -131,6 +131,6 @@ def test_regularizer_that_is_defined_is_known_at_once():
 
 def test_difference_names_what_is_only_in_one_of_two():
     before = configure(ANALYTICAL)
-    now = configure(ANALYTICAL, ["seed=1", "scheduler={type: constant}"])
-    types = {"scheduler.type": ("plateau", "constant"), "scheduler.patience": (10, None)}
-    assert difference(before, now) == types | {"seed": (1234, 1), "scheduler.factor": (0.9, None)}
+    now = configure(ANALYTICAL, ["seed=1", "scheduler={type: plateau, patience: 10, factor: 0.9}"])
+    keys = {"scheduler.patience": (None, 10), "scheduler.factor": (None, 0.9)}
+    assert difference(before, now) == keys | {"seed": (1234, 1), "scheduler.type": ("cosine", "plateau")}

@@ -8,7 +8,7 @@ import pytest
 from training.lightning_module import PATH_KL
 from utils.files import UserError
 from utils.runs import curves
-from utils.runs.curves import HEADING, Curves, epochs_written, read_curves
+from utils.runs.curves import HEADING, Curves, epochs_written, read_curves, rise_of_validation_loss, what_ran_away
 
 LOSS = "score_matching_loss/validation"
 
@@ -25,6 +25,20 @@ def path(tmp_path):
 
 def epochs(path):
     return read_curves(path)["epoch"].tolist()
+
+
+def test_loss_that_ends_far_above_its_lowest_value_is_named(tmp_path):
+    """It falls to 0.46 and ends at 0.5; noise of one epoch is no rise, and of few epochs nothing is said."""
+    path = tmp_path / "curves.csv"
+    written = Curves(path, 0)
+    for epoch, loss in enumerate([0.5] * 9 + [0.46] * 20 + [0.4, 0.52] + [0.5] * 10):
+        assert rise_of_validation_loss(path) is None or epoch >= 10
+        written.append(epoch, {LOSS: loss})
+    assert rise_of_validation_loss(path) == pytest.approx(0.5 / 0.454 - 1)
+    assert "ended 10 % above its lowest value" in what_ran_away(rise_of_validation_loss(path))
+    assert what_ran_away(0.019) == what_ran_away(None) == ""
+    path.write_text("damaged")
+    assert rise_of_validation_loss(path) is None
 
 
 def test_what_is_written_is_read_also_after_a_kill_in_the_middle_of_a_line(path, capsys):

@@ -130,7 +130,7 @@ def test_every_fault_gets_its_line_with_the_layer_that_it_is_from_and_so_does_a_
     ("file", "old", "new", "start"),
     [
         (BASE, "  batch_size: 512", "", "data.batch_size: missing"),
-        (BASE, "type: plateau", "typ: plateau", "scheduler.type: missing; no scheduler is set"),
+        (BASE, "type: cosine", "typ: cosine", "scheduler.type: missing; no scheduler is set"),
         (BASE, "permutation_equivariant: true", "", "score_network.permutation_equivariant: missing"),
         (SPECIFIC, "regularizer: null", "sede: 1", "sede: unknown key (did you mean seed?), given 1"),
         (SPECIFIC, "regularizer: null", f"{E_ACUTE}: 1", f"{E_ACUTE}: {UNKNOWN} 1"),
@@ -173,5 +173,5 @@ def test_layers_merge_deeply_the_last_word_counts_and_another_type_discards_the_
     assert ours == plain.model_copy(update={"seed": 7, "max_epochs": 10, "data": data})
     for word in ("scheduler.type=constant", "scheduler={type: constant}"):
         assert configure("no_regularizer", [word]).scheduler.model_dump() == {"type": "constant"}
-    again = configure("no_regularizer", ["scheduler.type=plateau", "scheduler.patience=3"]).scheduler
-    assert again.model_dump() == {"type": "plateau", "patience": 3, "factor": 0.9}
+    again = configure("no_regularizer", ["noise_schedule.type=exponential", "noise_schedule.sigma_max=0.3"])
+    assert again.noise_schedule.model_dump() == {"type": "exponential", "sigma_min": 0.001, "sigma_max": 0.3}

@@ -41,7 +41,7 @@ def test_what_changes_from_epoch_to_epoch_and_what_does_not(problem):
 def test_each_epoch_shows_its_own_data_also_after_a_pause(monkeypatch):
     original, shown = ToyData.training_epoch, []
     monkeypatch.setattr(ToyData, "training_epoch", lambda self, epoch: shown.append(epoch) or original(self, epoch))
-    for epochs in (2, 4):  # plateau, the default, gets more epochs in test_train.py
+    for epochs in (2, 4):
         assert train(f"max_epochs={epochs}", "scheduler.type=constant") == 0
     assert shown == [0, 1, 2, 3]
 

@@ -91,7 +91,7 @@ def test_learning_rate_follows_its_schedule_also_where_the_run_was_stopped(sched
 @pytest.mark.usefixtures("training")
 def test_regularizer_that_becomes_infinite_ends_the_run_with_its_name_and_the_last_good_checkpoint(capsys):
     experiment = "fokker_planck_regularizer"
-    words = "max_epochs=4", "regularizer.weight=1e300", "regularizer.burn_in_epochs=2"
+    words = "max_epochs=4", "regularizer.weight=1e300", "regularizer.burn_in_epochs=2", "scheduler.type=constant"
     assert train(*words, experiment=experiment) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("epoch 3: the regularizer fokker_planck (weight 1e+300) became infinite or not a number")
@@ -126,7 +126,7 @@ def test_gradient_that_is_no_number_is_noticed_in_the_loss_after_it(capsys, monk
             next(module.network.parameters()).register_hook(lambda gradient: gradient * math.nan)
 
     monkeypatch.setattr(ScoreMatching, "on_train_epoch_start", spoil)
-    assert train("max_epochs=4") == 2
+    assert train("max_epochs=4", "scheduler.type=constant") == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("epoch 2: the score-matching loss became infinite or not a number. Try a smaller learning")
     best = Run("no_regularizer").best_checkpoint

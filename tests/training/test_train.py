@@ -40,7 +40,7 @@ def test_run_holds_what_was_promised_with_scalars_once_an_epoch_and_nothing_else
     scalars, _ = events(run1)
     assert {tag: steps(scalars[tag]) for tag in SCALARS} == {tag: [0, 1, 2, 3] for tag in SCALARS}
     assert all(math.isfinite(value) for series in scalars.values() for _, value in series)
-    assert values(scalars["learning_rate"]) == pytest.approx([1e-3] * 4)  # the plateau is far off
+    assert values(scalars["learning_rate"]) == pytest.approx([0.01] * 4)
 
 
 def test_help_explains(capsys):
@@ -52,48 +52,49 @@ def test_help_explains(capsys):
 
 def test_run_from_its_beginning_to_its_end(training, capsys):
     """Started, refused with another configuration, given more epochs, started over; another run beside it."""
-    output = training / "no_regularizer" / "output"
-    assert train("max_epochs=2") == 0
+    output, constant = training / "no_regularizer" / "output", "scheduler.type=constant"
+    assert train("max_epochs=2", constant) == 0
     before = snapshot(training)
 
     capsys.readouterr()
     assert train("max_epochs=2", "optimizer.learning_rate=0.5", "scheduler.type=cosine") == 2
     said = capsys.readouterr().err
-    texts = "optimizer.learning_rate: 0.001 in the run, 0.5 now", "scheduler.type: plateau in the run, cosine now"
+    texts = "optimizer.learning_rate: 0.01 in the run, 0.5 now", "scheduler.type: constant in the run, cosine now"
     assert all(text in said for text in (*texts, "--run-name", "--from-scratch"))
-    assert train("max_epochs=1") == 2  # fewer epochs cannot be had from what there is
-    assert train("max_epochs=3", "seed=1") == 2
+    assert train("max_epochs=1", constant) == 2  # fewer epochs cannot be had from what there is
+    assert train("max_epochs=3", constant, "seed=1") == 2
     assert snapshot(training) == before
 
-    assert train("max_epochs=5") == 0
+    assert train("max_epochs=5", constant) == 0
     assert "continues after 2 epochs" in capsys.readouterr().out
     assert yaml.safe_load((output / "run1" / "config.yaml").read_text())["max_epochs"] == 5
     scalars, _ = events(output / "run1")
     assert {tag: steps(scalars[tag]) for tag in SCALARS} == {tag: [*range(5)] for tag in SCALARS}
 
-    assert train("max_epochs=5", "--run-name", "straight") == 0  # continued or not, plateau has no memory of the end
+    assert train("max_epochs=5", constant, "--run-name", "straight") == 0  # continued or not
     assert differences(output / "run1", output / "straight") == []
 
     beside = snapshot(output / "straight")
-    assert train("max_epochs=1", "--from-scratch", "optimizer.learning_rate=0.01") == 0
+    assert train("max_epochs=1", "--from-scratch", "optimizer.learning_rate=0.02") == 0
     scalars, _ = events(output / "run1")
     assert steps(scalars[MONITOR]) == [0]
-    assert values(scalars["learning_rate"]) == pytest.approx([0.01])
+    assert values(scalars["learning_rate"]) == pytest.approx([0.02])
     assert len(list((output / "run1").glob("*tfevents*"))) == 1
     assert snapshot(output / "straight") == beside
 
 
 def test_finished_run_gets_no_more_epochs_where_its_learning_rate_depended_on_their_number(training, capsys):
-    assert train("max_epochs=2", "scheduler.type=cosine") == 0
+    assert train("max_epochs=2") == 0
     before = snapshot(training)
-    assert train("max_epochs=3", "scheduler.type=cosine") == 2
+    assert train("max_epochs=3") == 2
     reason = "  (under the schedule cosine the learning rate depends on it from the beginning)\n"
     assert f"max_epochs: 2 in the run, 3 now\n{reason}" in capsys.readouterr().err
     assert snapshot(training) == before
 
 
 def test_early_stopping_ends_a_run_with_its_best_checkpoint_and_the_same_command_leaves_it_alone(training, capsys):
-    words, run = ("max_epochs=30", "early_stopping_patience=2", "optimizer.learning_rate=0.3"), Run("no_regularizer")
+    words = "max_epochs=30", "early_stopping_patience=2", "optimizer.learning_rate=0.3", "scheduler.type=constant"
+    run = Run("no_regularizer")
     assert train(*words) == 0
     said = capsys.readouterr().out
     validation = values(events(run.folder)[0][MONITOR])

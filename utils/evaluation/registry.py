@@ -40,8 +40,8 @@ class Effort:
     path_kl: int = 20_000
     per_bin: Mapping[str, int] = field(default_factory=PER_BIN.copy)
     transport: int = 5_000
-    ode_points: int = 300
-    ode_samples: int = 500
+    ode_points: int = 500
+    ode_samples: int = 1_000
     memory: int = 60
 
 

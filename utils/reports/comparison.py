@@ -163,4 +163,5 @@ def summary_table(records: Sequence[Record]) -> str:
     used = {"oracle": "the exact score", "forces": "the gradient of the log-density at the data"}
     marks = {record.mark for record in records}
     lines += [f"{mark}: its training uses {what}" for mark, what in used.items() if mark in marks]
+    lines += [f"{record.title}: {record.warning}" for record in records if record.warning]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from utils.files import atomic_write
 from utils.plots.video import FRAMES_PER_SECOND
 from utils.reports.comparison import by_problem, compare, name_of, read_records
 from utils.reports.formatting import EXPLANATION, MISSING, half_width, with_interval
+from utils.reports.live import LIVE, write_live_of
 from utils.runs.store import Record
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -84,7 +85,12 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         versions=_grouped(records, lambda record: record.facts["code_version"]),
         explanation=EXPLANATION,
         missing=MISSING,
-        notes=[*notes, *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt")],
+        live=(output / LIVE).is_file(),
+        notes=[
+            *notes,
+            *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt"),
+            *(f"{record.title}: {record.warning}" for record in records if record.warning),
+        ],
         problems=problems,
     )
     with atomic_write(output / "index.html") as temporary:
@@ -96,6 +102,7 @@ def write_reports(output: Path, notes: Iterable[str] = ()) -> list[str]:
     """Write the comparison and the page of everything in a folder, print the table and where they are, and return a
     line on each thing that is left out."""
     table, problems = compare(output)
+    write_live_of(read_records(output, []), output)
     page, left_out = write_page(output, notes)
     print(f"\n{table}\n\nPictures, videos and numbers: {output}\nOpen this first: {page.resolve()}")
     return list(dict.fromkeys([*problems, *left_out]))

@@ -11,7 +11,8 @@ import torch
 from utils.files import UserError, error_message
 from utils.runs.configuration import Configuration, flat
 from utils.runs.loading import configure, read_configuration
-from utils.runs.run import ANALYTICAL, Run
+from utils.runs.published import published
+from utils.runs.run import ANALYTICAL, PUBLISHED, Run
 from utils.score.networks import ScoreNetwork
 
 FORMAT_VERSION = 1  # of checkpoints; raised by what an older code would misread
@@ -75,6 +76,7 @@ class Loaded(NamedTuple):
     configuration: Configuration
     network: ScoreNetwork
     checkpoint: Path | None
+    epochs: int = 0  # of weights without a checkpoint
 
 
 def load_run(run: Run, fall_back: bool = False) -> Loaded:
@@ -83,6 +85,9 @@ def load_run(run: Run, fall_back: bool = False) -> Loaded:
     if run.experiment == ANALYTICAL:
         configuration = configure(ANALYTICAL)
         return Loaded(run, configuration, configuration.build_truth().eval(), None)
+    if run.name == PUBLISHED:
+        configuration, network, epochs = published(run.experiment)
+        return Loaded(run, configuration, network, None, epochs)
     if not run.best_checkpoint.exists() and not run.last_checkpoint.exists():
         raise UserError(f"{run.title}: not trained yet; train it with: {run.command}")
     configuration = read_configuration(run.configuration_file)
@@ -109,8 +114,9 @@ def load_score_network(experiment_name: str, run_name: str = "run1") -> ScoreNet
     """Return the network of a run's best checkpoint in evaluation mode, on the CPU, in float32.
 
     Called with x (batch, atom, dimension) in [0,1) and t (batch,) in [0,1], it returns sigma(t) times the score, shaped
-    like x; `.score(x, t)` returns the score. "analytical" is the exact score of base_config.yaml; that of a run's own
-    problem is `load_run(Run(experiment, run)).configuration.build_truth()`. Raises UserError where there is no run.
+    like x; `.score(x, t)` returns the score. The run "published" needs no training: its weights come with the code.
+    "analytical" is the exact score of base_config.yaml; that of a run's own problem is
+    `load_run(Run(experiment, run)).configuration.build_truth()`. Raises UserError where there is no run.
     """
     return load_run(Run(experiment_name, run_name)).network
 

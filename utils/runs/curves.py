@@ -14,6 +14,8 @@ from utils.files import UserError, atomic_write
 LOSSES = "score_matching_loss/training,score_matching_loss/validation,excess_loss/validation,path_kl_in_nats/validation"
 HEADING = f"epoch,{LOSSES},regularizer/training,learning_rate"
 COLUMNS = tuple(HEADING.split(","))
+SMOOTHED = 10  # epochs of which the mean validation loss is taken
+RAN_AWAY = 0.02  # of the loss; without a regularizer it ends within 0.002 of its lowest value
 
 
 class Curves:
@@ -49,6 +51,27 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
         text = f"line {damaged[0]} is damaged" if damaged else "holds no epoch"
         raise UserError(f"{path}: {text}, so there is no learning curve of this run")
     return dict(zip(COLUMNS, np.array(rows).T, strict=True))
+
+
+def rise_of_validation_loss(path: Path) -> float | None:
+    """Return by which fraction the validation loss, a mean over 10 epochs, ends above its lowest value; None where
+    there are fewer epochs, or no file that can be read."""
+    try:
+        loss = read_curves(path)["score_matching_loss/validation"]
+    except (UserError, OSError):
+        return None
+    if len(loss) < SMOOTHED:
+        return None
+    means = np.convolve(loss, np.full(SMOOTHED, 1 / SMOOTHED), "valid")
+    return float(means[-1] / means.min() - 1)
+
+
+def what_ran_away(rise: float | None) -> str:
+    """Return a warning where the validation loss rose by more than noise makes it, else nothing."""
+    if rise is None or rise < RAN_AWAY:
+        return ""
+    end = f"the validation loss ended {100 * rise:.0f} % above its lowest value"
+    return f"{end}, so the training made the network worse; try a smaller regularizer weight or learning rate"
 
 
 def _row(line: str) -> list[float] | None:

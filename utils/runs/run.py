@@ -17,6 +17,7 @@ SPELLING = "should be letters, digits, dots, dashes and underscores"
 MAX_NAME = 200  # bytes of a run's name; file systems take 255, and a lock file adds to it
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 BASELINE = "no_regularizer"
+PUBLISHED = "published"  # the name of a run whose weights come with the code
 BASE_STUDY = (  # what run_all.sh trains where nothing else is asked for; first in every table, in this order
     BASELINE,
     "analytical_regression_regularizer",

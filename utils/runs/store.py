@@ -20,6 +20,7 @@ from utils.evaluation.registry import Subject, complete, describe, evaluate
 from utils.files import UserError, atomic_write
 from utils.runs.checkpoints import Loaded, load_run, read_checkpoint
 from utils.runs.configuration import INCIDENTAL, Configuration, Problem, difference
+from utils.runs.curves import rise_of_validation_loss, what_ran_away
 from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, Run, code_version
 from utils.score.samplers import Sampling
@@ -43,6 +44,7 @@ class Record:
     mark = property(lambda record: mark(record.facts["oracle"], record.facts.get("forces", False)))
     competes = property(lambda record: not (record.is_control or record.mark))  # is a method
     problem = property(lambda record: Problem.model_validate(record.facts["problem"]))
+    warning = property(lambda record: what_ran_away(record.facts.get("rise_of_validation_loss")))  # or nothing
 
     @property
     def title(self) -> str:
@@ -142,8 +144,9 @@ def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
         "experiment": run.experiment,
         "run": run.name,
         **what_was_trained(run, configuration),
-        "epochs": read_checkpoint(loaded.checkpoint)["epochs_done"] if loaded.checkpoint else 0,
+        "epochs": read_checkpoint(loaded.checkpoint)["epochs_done"] if loaded.checkpoint else loaded.epochs,
         "checkpoint": loaded.checkpoint and loaded.checkpoint.name,  # last.ckpt where best.ckpt is damaged or missing
+        "rise_of_validation_loss": None if run.experiment == ANALYTICAL else rise_of_validation_loss(run.curves_file),
         "code_version": code_version(),
         "sampling": sampling.model_dump(),
         "network_evaluations_per_sample": sampling.network_evaluations,

@@ -1,0 +1,222 @@
+"""Writes findings/tables/ from the rows of the study: python -m findings.tables
+
+Every number in README.md and FINDINGS.md is in one of these tables. Means are over seeds; a ratio is that of geometric
+means, paired by seed. Intervals are 95 % intervals of Student's t; * marks those of ratios that exclude 1.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from utils.plots.style import save
+from utils.reports.formatting import with_interval
+from utils.runs.configuration import flat
+from utils.runs.loading import configure
+from utils.runs.run import BASELINE
+from utils.sweeps.paired import Group, groups
+
+FOLDER = Path(__file__).parent
+METHODS = ("fokker_planck_regularizer", "consistency_regularizer")
+ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
+NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
+RAN_AWAY = 0.1  # nats of path KL, ten times that of the baseline's worst seed
+REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
+    BASELINE: ("0.074", "0.29"),
+    "analytical_regression_regularizer": ("0.055", "0"),
+    "fokker_planck_regularizer": ("0.149", "12.5"),
+    "consistency_regularizer": ("0.472", "0.96"),
+    "consistency_with_analytical_guide_regularizer": ("0.117", "0.06"),
+}
+TUNED = ("scheduler.type", "optimizer.ema_decay", "max_epochs", "data.batch_size", "optimizer.learning_rate")
+Rows = Iterable[Sequence[str]]
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """Return the rows of a file of the study."""
+    with (FOLDER / "study" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def study(name: str) -> list[Group]:
+    """Return the groups of one sweep of the study."""
+    return groups(rows_of(name), rows_of(name))
+
+
+def setting(group: Group, key: str) -> str:
+    """Return the value of a setting, which a row names where it is not that of base_config.yaml."""
+    found = re.search(rf'(?:^|, ){re.escape(key)}="?([^",]+)', group.row["training_settings"])
+    return found[1] if found else str(flat(configure(BASELINE).as_dict())[key])
+
+
+def mean(group: Group, metric: str, factor: float = 1.0) -> str:
+    found = group.mean(metric)
+    return with_interval(factor * found.value, factor * found.half_width) if found else ""
+
+
+def percent(group: Group, metric: str) -> str:
+    return mean(group, metric, 100)
+
+
+def bounds(group: Group, metric: str) -> np.ndarray | None:
+    """Return the ratio to the baseline and the ends of its interval, (3,), or None where there is none."""
+    if (found := group.log_ratio(metric)) is None or not found.half_width > 0:
+        return None
+    return np.exp([found.value, found.value - found.half_width, found.value + found.half_width])
+
+
+def ratio(group: Group, metric: str) -> str:
+    if (found := bounds(group, metric)) is None:
+        return ""
+    value, low, high = (f"{number:.2f}" if 0.1 <= number < 10 else f"{number:.2g}" for number in found)
+    return f"{value} ({low} to {high})" + " *" * bool(found[1] > 1 or found[2] < 1)
+
+
+def name_of(group: Group) -> str:
+    return f"`{group.row['experiment']}`" + " (oracle)" * group.oracle
+
+
+def shipped() -> tuple[list[Group], dict[str, Group]]:
+    """Return the groups of the experiments as they are shipped, and the methods beside a baseline of the same time."""
+    found, (longer,) = {group.row["experiment"]: group for group in study("confirm")}, study("longer")
+    in_time = {name: Group(found[name].runs, longer.runs) for name in METHODS}
+    return [found[name] for name in (BASELINE, *METHODS, *ORACLES)], in_time
+
+
+def shipped_table() -> Rows:
+    yield "experiment", "path KL, nats", "ratio", "in the same time", "ODE KL, ratio", "in the same time", "strays, %"
+    found, in_time = shipped()
+    for group in found:
+        timed = in_time.get(group.row["experiment"])
+        yield (
+            name_of(group),
+            mean(group, "path_kl"),
+            ratio(group, "path_kl"),
+            ratio(timed, "path_kl") if timed else "",
+            ratio(group, "ode_kl"),
+            ratio(timed, "ode_kl") if timed else "",
+            percent(group, "stray_fraction_at_21_steps"),
+        )
+
+
+def sweep_table(name: str, *settings: str, keep: Callable[[Group], bool] = lambda group: True) -> Rows:
+    """Yield a line for each group of a sweep, with the settings that are given."""
+    yield (
+        *("training", *(key.rpartition(".")[2].replace("_", " ") for key in settings)),
+        *(
+            (
+                "seeds",
+                "path KL, nats",
+                "ratio",
+                "ODE KL, nats",
+                "ratio",
+                "strays, %",
+                "at 21 steps, %",
+                "above 0.1 nats",
+            )
+        ),
+    )
+    for group in filter(keep, study(name)):
+        away = sum(not float(row["path_kl"]) < RAN_AWAY for row in group.runs.values())
+        yield (
+            *(group.title + " (oracle)" * group.oracle, *(setting(group, key) for key in settings)),
+            *(
+                str(len(group.runs)),
+                mean(group, "path_kl"),
+                ratio(group, "path_kl"),
+                mean(group, "ode_kl"),
+                ratio(group, "ode_kl"),
+                percent(group, "stray_fraction"),
+                percent(group, "stray_fraction_at_21_steps"),
+                str(away or ""),
+            ),
+        )
+
+
+def reference_table() -> Rows:
+    yield "experiment", "path KL, nats", "theirs, one seed", "strays, %", "theirs, one seed"
+    for group in study("reference"):
+        path_kl, strays = REFERENCE[group.row["experiment"]]
+        yield name_of(group), mean(group, "path_kl"), path_kl, percent(group, "stray_fraction"), strays
+
+
+def judged_table() -> Rows:
+    yield "experiment", "seeds", "of the lowest validation loss", "of the last weights", "last / better of both"
+    rows = rows_of("judged")
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        some = [row for row in rows if row["experiment"] == name]
+        best, last = (np.mean([float(row[f"path_kl_of_{word}"]) for row in some]) for word in ("best", "last"))
+        yield f"`{name}`", str(len(some)), f"{best:.4f}", f"{last:.4f}", f"{last / min(best, last):.2f}"
+
+
+def run_away_table() -> Rows:
+    yield "penalty at", "epoch", "t", "rms of N", "of the exact N", "slope of N* against N", "rms of the error, noised"
+    rows = [row for row in rows_of("run_away") if row["epoch"] in ("40", "100", "200")]
+    for far, near in zip(rows[::2], rows[1::2], strict=True):
+        where = "uniform points" if "uniform" in far["settings"] else "noised points"
+        interval = f"{far['t_from']} to {far['t_to']}"
+        yield where, far["epoch"], interval, far["rms_of_N"], far["rms_of_exact_N"], far["slope"], near["rms_of_error"]
+
+
+def limits_table() -> Rows:
+    yield "t", "network", "training set"
+    for row in rows_of("limits")[::2]:
+        yield row["t"], row["network"], row["training_set"]
+
+
+def ratios_figure() -> Figure:
+    """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
+    found, in_time = shipped()
+    trained, figure = found[1:], Figure((11, 3.6), layout="constrained")
+    in_equal_time = [in_time.get(group.row["experiment"]) for group in trained]
+    kinds: list[tuple] = [(trained, "equal epochs", "C0", -0.12), (in_equal_time, "equal time", "C1", 0.12)]
+    panes = figure.subplots(1, len(NUMBERS), sharey=True)
+    for pane, (metric, title) in zip(panes, NUMBERS.items(), strict=True):
+        pane.axvline(1, color="black", linewidth=0.8)
+        for some, label, color, shift in kinds:
+            known = {row: b for row, one in enumerate(some) if one and (b := bounds(one, metric)) is not None}
+            values, low, high = np.transpose([*known.values()]) if known else np.empty((3, 0))
+            errors, rows = np.stack([values - low, high - values]), np.array([*known]) + shift
+            pane.errorbar(values, rows, xerr=errors, fmt="o", color=color, label=label)
+        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer")
+    names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in trained]
+    panes[0].set_yticks(range(len(names)), names)
+    panes[0].invert_yaxis()
+    figure.legend(*panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def written(rows: Rows) -> str:
+    """Return a table in Markdown."""
+    heading, *lines = rows
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *lines)) + "\n"
+
+
+TABLES: dict[str, Callable[[], Rows]] = {
+    "shipped": shipped_table,
+    "confirm": lambda: sweep_table("confirm"),
+    "longer": lambda: sweep_table("longer", "max_epochs"),
+    "weights": lambda: sweep_table("weights"),
+    "tuning": lambda: sweep_table(
+        "tuning", "scheduler.type", "max_epochs", "data.batch_size", "optimizer.learning_rate"
+    ),
+    "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
+    "reference": reference_table,
+    "judged": judged_table,
+    "limits": limits_table,
+    "run_away": run_away_table,
+}
+
+
+def main() -> None:
+    """Write all tables and the figure."""
+    for name, rows in TABLES.items():
+        (FOLDER / "tables" / f"{name}.md").write_text(written(rows()), encoding="utf-8")
+    save(ratios_figure(), FOLDER / "ratios.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""What the pages say of the study is in its rows."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+from findings.tables import FOLDER, TABLES, written
+
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "findings/FINDINGS.md")}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_table_is_that_of_the_rows(name):
+    assert (FOLDER / "tables" / f"{name}.md").read_text(encoding="utf-8") == written(TABLES[name]())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_interval_on_a_page_stands_in_a_table(page):
+    tables = "".join(path.read_text(encoding="utf-8") for path in (FOLDER / "tables").glob("*.md"))
+    assert written(TABLES["shipped"]()) in PAGES[page]
+    intervals = re.findall(r"[\d.]+ ± [\d.]+|[\d.]+ \([\d.]+ to [\d.]+\)", PAGES[page].replace("\n", " "))
+    examples = "0.0062 ± 0.0004"  # how to read one
+    assert len(intervals) > 10 and [text for text in intervals if text not in tables + examples] == []

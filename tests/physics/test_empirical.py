@@ -35,6 +35,7 @@ def test_one_centre_gives_the_score_of_the_kernel_and_many_that_of_their_distrib
     assert torch.allclose(number, torch.ones(200))
     x = problem.sample_noised(sigma, generator)
     score, number = empirical_score(problem.permuted(problem.sample(20_000, generator)), x, sigma)
-    # Each of 20,000 has the spread sigma_d / sigma = 0.1 about its mode, so their mean one of 0.0007.
-    assert 0.0002 < (score - 0.1 * problem.score(x, sigma)).abs().median() < 0.0007
+    # Each of 20,000 has the spread sigma_d / sigma = 0.1 about its mode, so their mean, which moves the score at all
+    # points alike, one of 0.0007.
+    assert 0.0001 < (score - 0.1 * problem.score(x, sigma)).abs().median() < 3 * 0.0007
     assert number.min() > 1_000

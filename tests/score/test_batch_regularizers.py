@@ -74,7 +74,7 @@ def test_curvature_is_the_derivative_of_the_score(sigma, generator):
 def test_matrix_of_second_order_score_matching_has_the_exact_jacobian_as_its_mean(coordinates, generator):
     """sigma J = E[H + (T - N)(T - N)^T | x], tested against functions of x and t."""
     problem = make_problem(coordinates)
-    truth, batch = AnalyticalScoreNetwork(problem, SCHEDULE), noised(problem, 20_000, generator, (0.3, 1.0))
+    truth, batch = AnalyticalScoreNetwork(problem, SCHEDULE), noised(problem, 4_000, generator, (0.3, 1.0))
     sigma = SCHEDULE.sigma(batch.t)[:, None]
     first, second = kernel_derivatives(batch.x, batch.x_0, sigma)
     d = derivatives(truth, batch.x, batch.t, mixed=False)
@@ -115,7 +115,7 @@ def test_dual_score_matching_of_an_energy_network_has_the_derivative_of_its_fact
 
 def test_dual_score_matching_needs_an_energy_network():
     with pytest.raises(UserError, match=r"score_network\.type: should be energy for dual_score_matching, given"):
-        configure("dual_score_matching_regularizer", ["score_network={type: mlp}"])
+        configure("no_regularizer", ["regularizer={type: dual_score_matching, weight: 0.1}"])
 
 
 def test_empirical_regression_is_near_zero_on_the_exact_score_and_not_elsewhere(generator):

@@ -39,7 +39,9 @@ def test_stable_target_is_the_denoising_one_below_the_switch_and_close_to_the_ex
     target, truth = made(STABLE, data, problem, schedule), exact(problem, schedule, data)
     changed = (target != data.target).flatten(1).any(1)
     sigma = schedule.sigma(data.t)
-    assert not changed[sigma < 0.005].any()  # half the width of the data, which it is not told
+    # At a mode's centre and sigma = r sigma_d the effective share of the references is (1 + 2 / r^2)^(n / 2) over
+    # (1 + 1 / r^2)^n in n components: 40 of 64 at r = 0.5 in one, 0.8 in two, and chance moves that by a few.
+    assert not changed[sigma < (0.003 if data.x[0].numel() == 1 else 0.005)].any()
     assert changed[sigma > 0.06].float().mean() > 0.9
     # One part in about 60 of the variance is left, and all points of a block have the same references.
     far = changed & (sigma > 0.06)

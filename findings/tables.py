@@ -7,12 +7,13 @@ means, paired by seed. Intervals are 95 % intervals of Student's t; * marks thos
 import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.plots.style import save
+from utils.plots.style import BLUE, VERMILLION, new_figure, save, styled
 from utils.reports.formatting import with_interval
 from utils.runs.configuration import flat
 from utils.runs.loading import configure
@@ -20,10 +21,10 @@ from utils.runs.run import BASELINE
 from utils.sweeps.paired import Group, groups
 
 FOLDER = Path(__file__).parent
-METHODS = ("fokker_planck_regularizer", "consistency_regularizer")
+METHODS = ("fokker_planck_regularizer", "consistency_regularizer", "energy_network")
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
 NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
-RAN_AWAY = 0.1  # nats of path KL, ten times that of the baseline's worst seed
+RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2)
 REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
     BASELINE: ("0.074", "0.29"),
     "analytical_regression_regularizer": ("0.055", "0"),
@@ -32,6 +33,7 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
     "consistency_with_analytical_guide_regularizer": ("0.117", "0.06"),
 }
 TUNED = ("scheduler.type", "optimizer.ema_decay", "max_epochs", "data.batch_size", "optimizer.learning_rate")
+SCHEDULES = ("scheduler.type", "optimizer.ema_decay", "optimizer.learning_rate", "data.batch_size", "max_epochs")
 Rows = Iterable[Sequence[str]]
 
 
@@ -102,38 +104,25 @@ def shipped_table() -> Rows:
         )
 
 
-def sweep_table(name: str, *settings: str, keep: Callable[[Group], bool] = lambda group: True) -> Rows:
+SHOWN: dict[str, Callable[[Group], str]] = {
+    "seeds": lambda group: str(len(group.runs)),
+    "path KL, nats": partial(mean, metric="path_kl"),
+    "ratio": partial(ratio, metric="path_kl"),
+    "ODE KL, nats": partial(mean, metric="ode_kl"),
+    "ODE KL, ratio": partial(ratio, metric="ode_kl"),
+    "strays, %": partial(percent, metric="stray_fraction"),
+    "at 21 steps, %": partial(percent, metric="stray_fraction_at_21_steps"),
+    "FP residual, ratio": partial(ratio, metric="residual_score_fpe_noised"),
+    "above 0.1 nats": lambda group: str(sum(not float(row["path_kl"]) < 0.1 for row in group.runs.values()) or ""),
+}
+
+
+def sweep_table(name: str, *settings: str) -> Rows:
     """Yield a line for each group of a sweep, with the settings that are given."""
-    yield (
-        *("training", *(key.rpartition(".")[2].replace("_", " ") for key in settings)),
-        *(
-            (
-                "seeds",
-                "path KL, nats",
-                "ratio",
-                "ODE KL, nats",
-                "ratio",
-                "strays, %",
-                "at 21 steps, %",
-                "above 0.1 nats",
-            )
-        ),
-    )
-    for group in filter(keep, study(name)):
-        away = sum(not float(row["path_kl"]) < RAN_AWAY for row in group.runs.values())
-        yield (
-            *(group.title + " (oracle)" * group.oracle, *(setting(group, key) for key in settings)),
-            *(
-                str(len(group.runs)),
-                mean(group, "path_kl"),
-                ratio(group, "path_kl"),
-                mean(group, "ode_kl"),
-                ratio(group, "ode_kl"),
-                percent(group, "stray_fraction"),
-                percent(group, "stray_fraction_at_21_steps"),
-                str(away or ""),
-            ),
-        )
+    yield "training", *(key.rpartition(".")[2].replace("_", " ") for key in settings), *SHOWN
+    for group in study(name):
+        title = group.title + " (oracle)" * group.oracle
+        yield title, *(setting(group, key) for key in settings), *(show(group) for show in SHOWN.values())
 
 
 def reference_table() -> Rows:
@@ -144,12 +133,26 @@ def reference_table() -> Rows:
 
 
 def judged_table() -> Rows:
-    yield "experiment", "seeds", "of the lowest validation loss", "of the last weights", "last / better of both"
+    yield (
+        "experiment",
+        "seeds",
+        "of the lowest validation loss",
+        "of the last weights",
+        "last / better of both",
+        "rise, at most",
+    )
     rows = rows_of("judged")
     for name in dict.fromkeys(row["experiment"] for row in rows):
         some = [row for row in rows if row["experiment"] == name]
         best, last = (np.mean([float(row[f"path_kl_of_{word}"]) for row in some]) for word in ("best", "last"))
-        yield f"`{name}`", str(len(some)), f"{best:.4f}", f"{last:.4f}", f"{last / min(best, last):.2f}"
+        yield (
+            f"`{name}`",
+            str(len(some)),
+            f"{best:.4f}",
+            f"{last:.4f}",
+            f"{last / min(best, last):.2f}",
+            f"{max(float(row['rise_of_validation_loss']) for row in some):.2%}",
+        )
 
 
 def run_away_table() -> Rows:
@@ -167,12 +170,13 @@ def limits_table() -> Rows:
         yield row["t"], row["network"], row["training_set"]
 
 
+@styled
 def ratios_figure() -> Figure:
     """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
     found, in_time = shipped()
-    trained, figure = found[1:], Figure((11, 3.6), layout="constrained")
+    trained, figure = found[1:], new_figure(11, 3.8, layout="constrained")
     in_equal_time = [in_time.get(group.row["experiment"]) for group in trained]
-    kinds: list[tuple] = [(trained, "equal epochs", "C0", -0.12), (in_equal_time, "equal time", "C1", 0.12)]
+    kinds: list[tuple] = [(trained, "equal epochs", BLUE, -0.12), (in_equal_time, "equal time", VERMILLION, 0.12)]
     panes = figure.subplots(1, len(NUMBERS), sharey=True)
     for pane, (metric, title) in zip(panes, NUMBERS.items(), strict=True):
         pane.axvline(1, color="black", linewidth=0.8)
@@ -181,7 +185,9 @@ def ratios_figure() -> Figure:
             values, low, high = np.transpose([*known.values()]) if known else np.empty((3, 0))
             errors, rows = np.stack([values - low, high - values]), np.array([*known]) + shift
             pane.errorbar(values, rows, xerr=errors, fmt="o", color=color, label=label)
-        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer")
+        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer", xlim=(0.025, 3))
+        pane.set_xticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
+        pane.set_xticks([], minor=True)
     names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in trained]
     panes[0].set_yticks(range(len(names)), names)
     panes[0].invert_yaxis()
@@ -200,9 +206,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "confirm": lambda: sweep_table("confirm"),
     "longer": lambda: sweep_table("longer", "max_epochs"),
     "weights": lambda: sweep_table("weights"),
-    "tuning": lambda: sweep_table(
-        "tuning", "scheduler.type", "max_epochs", "data.batch_size", "optimizer.learning_rate"
-    ),
+    "tuning": lambda: sweep_table("tuning", "max_epochs", "optimizer.learning_rate"),
+    "schedules": lambda: sweep_table("schedules", *SCHEDULES),
     "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
     "reference": reference_table,
     "judged": judged_table,

@@ -54,7 +54,8 @@ def cheap(training, monkeypatch):
 def test_everything_that_was_promised_is_written_and_pictures_are_not_blank(output):
     folder = output / "no_regularizer" / "run1"
     assert {path.name for path in folder.iterdir()} == {*PICTURES, "samples.npz", VIDEO, "metrics.json"}
-    assert {path.name for path in output.iterdir() if path.is_file()} == COMPARISONS | {"index.html", "summary.csv"}
+    files = COMPARISONS | {"index.html", "live.html", "summary.csv"}
+    assert {path.name for path in output.iterdir() if path.is_file()} == files
     for path in (*output.glob("*.png"), *folder.glob("*.png")):
         with Image.open(path) as picture:
             low, high = picture.convert("L").getextrema()

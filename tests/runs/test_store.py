@@ -105,7 +105,7 @@ def test_runs_are_told_apart_by_what_was_trained():
         return what_was_trained(Run(experiment), configure(experiment, overrides))
 
     plain = trained()
-    assert plain == plain | {"training_settings": "", "regularizer_settings": "", "weight": 0.01, "oracle": False}
+    assert plain == plain | {"training_settings": "", "regularizer_settings": "", "weight": 0.03, "oracle": False}
     changed = trained("regularizer.weight=3", "regularizer.batch_size=5", "data.batch_size=8", "seed=9", "max_epochs=7")
     assert changed["training_settings"] == "data.batch_size=8, max_epochs=7"
     assert (changed["regularizer_settings"], changed["weight"]) == ("batch_size=5", 3)

@@ -153,8 +153,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     def action() -> int:
         if options.run_name:
-            runs = [Run(name, options.run_name) for name in find_experiments()] + [Run(ANALYTICAL)]
-            records = [Record.read(folder_of(run, options.output_dir) / "metrics.json") for run in runs]
+            runs = [Run(name, options.run_name) for name in find_experiments()]
+            files = [folder_of(run, options.output_dir) / "metrics.json" for run in [*runs, Run(ANALYTICAL)]]
+            if not any(file.exists() for file in files[:-1]):
+                raise UserError(f"no run {options.run_name!r} was analysed into {options.output_dir}")
+            records = [Record.read(file) for file in files if file.exists()]
             write_published(entry_of(record) | {"title": record.facts["experiment"]} for record in records)
         write_live(page := published_file().with_name("index.html"), read_published())
         print(f"Open this: {page}")

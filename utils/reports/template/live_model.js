@@ -159,8 +159,19 @@ function affine({ weight, bias }, input, output) {
   }
 }
 
-function silu(values) {
-  for (let i = 0; i < values.length; i++) values[i] /= 1 + Math.exp(-values[i]);
+// Replace a by a s(a), s the logistic function, and keep the slope of that.
+function silu(values, slopes) {
+  for (let i = 0; i < values.length; i++) {
+    const s = 1 / (1 + Math.exp(-values[i]));
+    values[i] *= s;
+    slopes[i] = s + values[i] * (1 - s);
+  }
+}
+
+function transposed({ weight, bias }) {
+  const [rows, columns] = [bias.length, weight.length / bias.length];
+  const turned = Float64Array.from(weight, (_, i) => weight[(i % rows) * columns + Math.floor(i / rows)]);
+  return { weight: turned, bias: new Float64Array(columns) };
 }
 
 // Let a function of LANES points at time t, `evaluate(x, t, out)`, act on any number, and average it over both orders
@@ -191,9 +202,10 @@ function inLanes(evaluate, bothOrders) {
 
 // A network type is a function of its weights (by name: shape and values), its configuration and sigma(t), that returns
 // `evaluate` as above. Its name is score_network.type in the configuration.
-const NETWORKS = { mlp: perceptron };
+const NETWORKS = { mlp: perceptron, energy };
 
-function perceptron(weights, { number_of_hidden_layers: hiddenLayers }, sigma) {
+// The layers of a network up to the last hidden one: `forward(x, t)` fills features, hidden activations and slopes.
+function layersOf(weights, { number_of_hidden_layers: hiddenLayers }, sigma) {
   const linear = (name) => ({ weight: weights[`${name}.weight`].values, bias: weights[`${name}.bias`].values });
   const [ofCoordinates, ofSigma, ofTime] = ["coordinates", "sigma", "time"].map((name) => linear(`embed_${name}`));
   const [embedded, ...layers] = Array.from({ length: hiddenLayers + 1 }, (_, i) => linear(`layers.${2 * i}`));
@@ -221,20 +233,46 @@ function perceptron(weights, { number_of_hidden_layers: hiddenLayers }, sigma) {
   }
 
   const features = new Float64Array(4 * LANES);
-  const hidden = Array.from({ length: hiddenLayers }, () => new Float64Array(rows * LANES));
-  return (x, t, out) => {
+  const [hidden, slopes] = [0, 1].map(() => Array.from({ length: hiddenLayers }, () => new Float64Array(rows * LANES)));
+  function forward(x, t) {
     moveTo(t);
     for (let i = 0; i < 2 * LANES; i++) {
       features[i] = Math.cos(2 * Math.PI * x[i]);
       features[2 * LANES + i] = Math.sin(2 * Math.PI * x[i]);
     }
-    affine(first, features, hidden[0]);
-    silu(hidden[0]);
-    for (let i = 1; i < hiddenLayers; i++) {
-      affine(layers[i - 1], hidden[i - 1], hidden[i]);
-      silu(hidden[i]);
+    for (let i = 0; i < hiddenLayers; i++) {
+      affine(i ? layers[i - 1] : first, i ? hidden[i - 1] : features, hidden[i]);
+      silu(hidden[i], slopes[i]);
     }
-    affine(layers[hiddenLayers - 1], hidden[hiddenLayers - 1], out);
+  }
+  return { first, layers, features, hidden, slopes, forward };
+}
+
+function perceptron(weights, settings, sigma) {
+  const { layers, hidden, forward } = layersOf(weights, settings, sigma);
+  return (x, t, out) => {
+    forward(x, t);
+    affine(layers.at(-1), hidden.at(-1), out);
+  };
+}
+
+// sigma / sqrt(sigma^2 + length^2) times the gradient of the output: back through the layers.
+function energy(weights, settings, sigma) {
+  const { first, layers, features, slopes, forward } = layersOf(weights, settings, sigma);
+  const [last, backwards] = [layers.at(-1).weight, [first, ...layers.slice(0, -1)].map(transposed)];
+  const gradients = [new Float64Array(4 * LANES), ...slopes.map((slope) => new Float64Array(slope.length))];
+  return (x, t, out) => {
+    forward(x, t);
+    gradients.at(-1).forEach((_, i, all) => (all[i] = last[Math.floor(i / LANES)]));
+    for (let i = slopes.length; i > 0; i--) {
+      for (let j = 0; j < slopes[i - 1].length; j++) gradients[i][j] *= slopes[i - 1][j];
+      affine(backwards[i - 1], gradients[i], gradients[i - 1]);
+    }
+    const [byFeature, scale] = [gradients[0], (2 * Math.PI * sigma(t)) / Math.hypot(sigma(t), settings.length)];
+    for (let i = 0; i < 2 * LANES; i++) {
+      const [cos, sin] = [features[i], features[2 * LANES + i]];
+      out[i] = scale * (byFeature[2 * LANES + i] * cos - byFeature[i] * sin);
+    }
   };
 }
 

@@ -6,6 +6,7 @@ score itself has a loss, and what a network has above it is the excess.
 """
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,6 @@ class ScoreMatching(LightningModule):
         decay = configuration.optimizer.ema_decay
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
         self.truth = configuration.build_truth()
-        symmetric = configuration.toy_problem.permuted(configuration.training_set())
-        self.training_set = symmetric.unflatten(0, (-1, configuration.data.training_set_size))  # for regularizers
         self.exact_on_validation_set: Tensor | None = None
         self.epochs_done = 0
         self.losses = torch.empty(0, 1)  # (mini-batch, 1 or 2) of an epoch: score matching, regularizer
@@ -94,6 +93,12 @@ class ScoreMatching(LightningModule):
         self.scalars["excess_loss/validation"] = loss - (exact - data.target).square().mean()
         self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
+
+    @cached_property
+    def training_set(self) -> Tensor:
+        """The training set under all orderings of the atoms that are the same to the network, for regularizers."""
+        symmetric = self.configuration.toy_problem.permuted(self.configuration.training_set())
+        return symmetric.unflatten(0, (-1, self.configuration.data.training_set_size))
 
     def penalty(self, network: ScoreNetwork, batch: Noised, generator: torch.Generator) -> Tensor | None:
         """Return the value of the regularizer without its weight, or None where there is none, or not yet."""

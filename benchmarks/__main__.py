@@ -70,7 +70,7 @@ def train_by_hand(epochs: int) -> None:
     scheduler, validation = configuration.scheduler.build(optimizer, epochs), data.validation_set()
     for epoch in range(epochs):
         noised = (tensor.split(configuration.data.batch_size) for tensor in data.training_epoch(epoch))
-        for x, t, target in zip(*noised, strict=True):
+        for x, t, target, _ in zip(*noised, strict=True):
             loss = (network(x, t) - target).square().mean()
             optimizer.zero_grad()
             loss.backward()

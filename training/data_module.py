@@ -3,7 +3,7 @@ making 16 mini-batches one by one costs more than training on them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -12,14 +12,7 @@ from torch import Tensor
 from utils.physics.torus import displacement, wrap, wrapped_normal_score
 from utils.randomness import keyed_generator
 from utils.runs.configuration import Configuration
-
-
-class Noised(NamedTuple):
-    """Noised configurations (batch, atom, dimension), their times (batch,), and the score-matching target, like x."""
-
-    x: Tensor
-    t: Tensor
-    target: Tensor
+from utils.score.targets import Noised
 
 
 @dataclass
@@ -40,13 +33,17 @@ class ToyData(LightningDataModule):
 
     def __init__(self, configuration: Configuration):
         super().__init__()
-        self.data, self.seed = configuration.data, configuration.seed
+        self.data, self.target, self.seed = configuration.data, configuration.target, configuration.seed
         self.problem, self.schedule = configuration.toy_problem, configuration.noise_schedule
         self.training_set = configuration.training_set()
 
     def training_epoch(self, epoch: int) -> Noised:
         """Return the training data in the order and with the noise of one epoch."""
         noised = self.noise(self.training_set, "training noise", epoch if self.data.fresh_noise else 0)
+        if self.target:
+            generator = keyed_generator(self.seed, "target", epoch)
+            rule = partial(self.target, problem=self.problem, schedule=self.schedule, generator=generator)
+            noised = noised._replace(target=rule(noised, self.training_set))
         order = torch.randperm(len(self.training_set), generator=keyed_generator(self.seed, "order", epoch))
         return Noised(*(tensor[order] for tensor in noised))
 
@@ -74,4 +71,4 @@ class ToyData(LightningDataModule):
             t = times[torch.randint(len(times), (len(x_0),), generator=generator)]
         sigma = self.schedule.sigma(t)[:, None, None]
         x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator))
-        return Noised(x, t, sigma * wrapped_normal_score(displacement(x, x_0), sigma))
+        return Noised(x, t, sigma * wrapped_normal_score(displacement(x, x_0), sigma), x_0)

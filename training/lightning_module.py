@@ -6,6 +6,7 @@ score itself has a loss, and what a network has above it is the excess.
 """
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.data_module import Noised
 from utils.evaluation.score_metrics import path_kl_density
 from utils.files import UserError
 from utils.randomness import keyed_generator
 from utils.runs.checkpoints import FORMAT_VERSION
 from utils.runs.configuration import Configuration
 from utils.score.networks import ScoreNetwork
+from utils.score.targets import Noised
 
 PATH_KL = "path_kl_in_nats/validation"
 DIAGNOSTICS_EVERY_N_EPOCHS = 10  # those of consistency cost as much as two mini-batches
@@ -63,17 +64,18 @@ class ScoreMatching(LightningModule):
         optimizer, settings, self.scalars = self.optimizers(), self.configuration, {}
         generator = keyed_generator(settings.seed, "regularizer", self.current_epoch)
         losses = []
-        for x, t, target in zip(*(tensor.split(settings.data.batch_size) for tensor in epoch_data), strict=True):
-            score_matching = (self.network(x, t) - target).square().mean()
-            penalty = self.penalty(self.network, x, t, generator)
+        for parts in zip(*(tensor.split(settings.data.batch_size) for tensor in epoch_data), strict=True):
+            batch = Noised(*parts)
+            score_matching = (self.network(batch.x, batch.t) - batch.target).square().mean()
+            penalty = self.penalty(self.network, batch, generator)
             loss = score_matching if penalty is None else score_matching + settings.regularizer.weight * penalty
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if self.average:
                 self.average.update_parameters(self.network)
-            parts = [score_matching] if penalty is None else [score_matching, penalty]
-            losses.append(len(x) * torch.stack(parts).detach())
+            found = [score_matching] if penalty is None else [score_matching, penalty]
+            losses.append(len(batch.x) * torch.stack(found).detach())
         self.epochs_done, self.losses = self.current_epoch + 1, torch.stack(losses)
         self.record("training", *self.losses.sum(0) / len(epoch_data.x))
 
@@ -84,7 +86,7 @@ class ScoreMatching(LightningModule):
         output, exact = self.judged(data.x, data.t), self.exact_on_validation_set
         loss = (output - data.target).square().mean()
         generator = keyed_generator(self.configuration.seed, "validation regularizer")
-        self.record("validation", loss, self.penalty(self.judged, data.x, data.t, generator))
+        self.record("validation", loss, self.penalty(self.judged, data, generator))
         if (regularizer := self.configuration.regularizer) and self.current_epoch % DIAGNOSTICS_EVERY_N_EPOCHS == 0:
             found = regularizer.diagnostics(self.judged, data.x, data.t, truth=self.truth, generator=generator)
             self.scalars |= {f"{name}/validation": value for name, value in found.items()}
@@ -92,12 +94,19 @@ class ScoreMatching(LightningModule):
         self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
 
-    def penalty(self, network: ScoreNetwork, x: Tensor, t: Tensor, generator: torch.Generator) -> Tensor | None:
+    @cached_property
+    def training_set(self) -> Tensor:
+        """The training set under all orderings of the atoms that are the same to the network, for regularizers."""
+        symmetric = self.configuration.toy_problem.permuted(self.configuration.training_set())
+        return symmetric.unflatten(0, (-1, self.configuration.data.training_set_size))
+
+    def penalty(self, network: ScoreNetwork, batch: Noised, generator: torch.Generator) -> Tensor | None:
         """Return the value of the regularizer without its weight, or None where there is none, or not yet."""
         regularizer = self.configuration.regularizer
         if regularizer is None or self.current_epoch < regularizer.burn_in_epochs:
             return None
-        return regularizer(network, x, t, truth=self.truth, generator=generator)
+        data, truth = self.training_set, self.truth
+        return regularizer.on_batch(network, batch, training_set=data, truth=truth, generator=generator)
 
     def record(self, phase: str, score_matching: Tensor, penalty: Tensor | None = None) -> None:
         """Keep an epoch's losses of one phase for TensorBoard."""

@@ -13,6 +13,7 @@ from subjects import PROBLEMS, SCHEDULES, exact_samples, make_subject, seeded, w
 
 from utils.evaluation import ode_metrics, registry, sample_metrics
 from utils.evaluation.estimates import BINS, Estimate
+from utils.evaluation.gradient_part import MAX_COMPONENTS
 from utils.evaluation.registry import METRICS, evaluate
 from utils.evaluation.sample_metrics import transport_distance
 from utils.evaluation.score_metrics import MEMORY_TIMES
@@ -42,7 +43,8 @@ def test_numbers_of_the_exact_score_and_of_exact_samples_are_known(problem, sche
     x, data = exact_samples(truth, 3_000), problem.sample(1_000, seeded(5))
     exact = evaluate(make_subject(truth, truth, x, training_set=data, seed=3, per_bin=20, memory=10))
     single, on_a_line = len(problem.modes()) == 1, problem.shape == (1, 1)
-    for name in without_ode.keys() - exact.estimates.keys() - {"circulation"}:
+    none = {"circulation", *["path_kl_gradient_part"] * (truth.problem.modes()[0].numel() > MAX_COMPONENTS)}
+    for name in without_ode.keys() - exact.estimates.keys() - none:
         assert (single and "occupancy" in name) or (on_a_line and "curl" in name) or "ridges" in name, name
     expected = {"width_ratio": 1, "mode_occupancy": 1, "nearest_neighbour_ratio": 1}
     expected |= dict.fromkeys(("law_drift", "consistency_gap_noised"), 0)  # at uniform points the sampler's steps show
@@ -69,7 +71,7 @@ def test_numbers_of_the_exact_score_and_of_exact_samples_are_known(problem, sche
 def test_every_number_is_the_same_alone_and_at_points_of_the_seed_alone(truth):
     """So all networks are compared at the same points, and a new metric changes no other."""
     x, data = exact_samples(wrong_width(truth, 0.015), 70), truth.problem.sample(50, seeded())
-    per_bin = {"score error": 7, "excess": 5, "field": 3, "gap": 4, "circulation": 2, "data": 2}
+    per_bin = {"score error": 7, "excess": 5, "field": 3, "gap": 4, "circulation": 2, "data": 2, "gradient part": 6}
     effort = {"path_kl": 50, "ode_points": 8, "ode_samples": 5, "memory": 3, "transport": 60, "per_bin": per_bin}
     make = partial(make_subject, make_network(truth.schedule), truth, x, training_set=data, **effort)
     together = evaluate(make())
@@ -84,7 +86,13 @@ def test_every_number_is_the_same_alone_and_at_points_of_the_seed_alone(truth):
 
     named = ("score_error_median_uniform", "path_kl_disagreement", "curl_noised", "consistency_error_noised")
     expected = dict(zip((*named, "circulation_2"), (BINS * n for n in per_bin.values()), strict=False))
-    expected |= {"path_kl": 50, "ode_kl": 8, "ode_stray_fraction": 5, "law_drift": 70}
+    expected |= {
+        "path_kl_gradient_part": BINS * 6,
+        "path_kl": 50,
+        "ode_kl": 8,
+        "ode_stray_fraction": 5,
+        "law_drift": 70,
+    }
     expected |= {"wasserstein_2": 60, "wasserstein_2_control": 60, "distance_from_memory": 3 * len(MEMORY_TIMES)}
     assert {name: together.estimates[name].number_of_points for name in expected} == expected
 
@@ -103,7 +111,7 @@ def test_stated_errors_are_the_spread_over_seeds_and_halve_their_square_with_twi
     truth = AnalyticalScoreNetwork(make_problem(sigma_d=sigma_d), schedule)
     data, found = truth.problem.sample(500, seeded()), ({}, {})
     effort = {"path_kl": 100, "transport": 200, "ode_points": 20, "ode_samples": 20, "memory": 10}
-    per_bin = {"score error": 6, "excess": 6, "field": 6, "gap": 20, "circulation": 3, "data": 6}
+    per_bin = {"score error": 6, "excess": 6, "field": 6, "gap": 20, "circulation": 3, "data": 6, "gradient part": 400}
     for twice, seed in itertools.product((0, 1), range(8)):
         more, bins = ({name: n * (1 + twice) for name, n in part.items()} for part in (effort, per_bin))
         seed += 8 * twice

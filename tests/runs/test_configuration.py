@@ -66,6 +66,7 @@ def test_every_setting_but_pictures_and_device_enters_the_key():
         value = plain[name]
         text = words.get(json.dumps(value).strip('"')) or (1.1 * value if isinstance(value, float) else value + 1)
         text = "0.5" if name == "optimizer.ema_decay" else text
+        text = "{type: target_score_matching, length: 0.01}" if name == "target" else text
         if key(f"{name.removesuffix('.type')}={text}") == BASE.key():
             others.add(name)
     assert others == {"score_viewer.every_n_epochs", "score_viewer.field_every_n_epochs", "accelerator"}
@@ -105,6 +106,13 @@ def test_runs_made_when_there_was_one_kind_of_network_keep_their_key():
     content = BASE.as_dict()
     assert content["score_network"].pop("type") == "mlp"
     assert Configuration.model_validate(content) == BASE and Older.model_validate(content).key() == BASE.key()
+
+
+def test_baseline_of_every_experiment_is_the_plain_network_on_plain_targets():
+    plain = configure("no_regularizer")
+    assert {configure(name).baseline.key() for name in find_experiments()} == {plain.key()} and plain.baseline == plain
+    changed = configure("energy_network_with_stable_targets", ["seed=5", "score_network.hidden_size=8"]).baseline
+    assert changed == configure("no_regularizer", ["seed=5", "score_network.hidden_size=8"])
 
 
 def test_regularizer_that_is_defined_is_known_at_once():

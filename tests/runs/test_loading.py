@@ -20,7 +20,7 @@ OVERRIDES = {
     "sed=1": "sed: unknown key (did you mean seed?), given 1",
     "data.batchsize=1": "data.batchsize: unknown key (did you mean batch_size?), given 1",
     f"{GAUSSIANS}=[]": f"{GAUSSIANS}: {UNKNOWN} []",  # of the other type; the name of a class is no key
-    "data={true: 2, 1: 3}": (f"data.1: {UNKNOWN} 3", f"data.true: {UNKNOWN} 2"),
+    "data={false: 2, 1: 3}": (f"data.1: {UNKNOWN} 3", f"data.false: {UNKNOWN} 2"),
     'data={"a\\nb": 2}': rf"data.a\nb: {UNKNOWN} 2",
     "data={[1]: 2}": "data: a key is no word",
     ("data.batch_size=5", "data={batch_size: 6}"): "data.batch_size: given twice",

@@ -11,14 +11,16 @@ from utils.files import UserError
 from utils.runs import load_score_network
 from utils.runs.checkpoints import load_run
 from utils.runs.published import packed, published_file, read_published, unpacked, write_published
-from utils.runs.run import Run, find_experiments
+from utils.runs.run import ANALYTICAL, BASE_STUDY, Run
 
 
-def test_every_experiment_has_published_weights_that_are_better_than_none():
+def test_every_experiment_of_the_study_has_published_weights_and_all_published_are_better_than_none():
     truth = load_score_network("analytical")
     t = torch.linspace(0, 1, 200)
     x = truth.problem.sample_noised(truth.schedule.sigma(t), torch.Generator().manual_seed(0))
-    for experiment in find_experiments():
+    experiments = {entry["experiment"] for entry in read_published()} - {ANALYTICAL}
+    assert experiments >= {*BASE_STUDY}
+    for experiment in experiments:
         network = load_score_network(experiment, run_name="published")
         assert not network.training and next(network.parameters()).dtype == torch.float32
         with torch.no_grad():

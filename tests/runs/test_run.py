@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from utils.files import UserError
-from utils.runs.run import ANALYTICAL, Run, code_version, find_experiments, find_runs
+from utils.runs.run import ANALYTICAL, BASE_STUDY, Run, code_version, find_experiments, find_runs
 
 LETTERS = "should be letters, digits, dots, dashes and underscores"
 
@@ -48,7 +48,8 @@ def test_runs_of_a_sweep_are_those_that_were_begun(training):
         run.folder.mkdir(parents=True)
         run.configuration_file.touch()
     Run("no_regularizer", "grid/empty").folder.mkdir()
-    assert find_experiments()[0] == "no_regularizer"
+    assert tuple(find_experiments()[:5]) == BASE_STUDY and BASE_STUDY[0] == "no_regularizer"
+    assert find_experiments()[5:] == sorted(find_experiments()[5:])
     assert find_runs("grid") == found and find_runs("grid", ["consistency_regularizer"]) == found[2:]
     with pytest.raises(UserError, match=f"^sweep '../x': {LETTERS}$"):
         find_runs("../x")

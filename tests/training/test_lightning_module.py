@@ -10,7 +10,7 @@ from trained import events, steps, stopping_after, train, values
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
 from utils.runs.loading import configure
-from utils.runs.run import BASE_STUDY, Run
+from utils.runs.run import BASE_STUDY, Run, find_experiments
 
 
 def evaluated(configuration, network=None):
@@ -49,7 +49,7 @@ def test_exact_score_has_no_excess_loss_and_no_path_kl_and_a_regularizer_changes
 
 
 @pytest.mark.usefixtures("training")
-@pytest.mark.parametrize("experiment", BASE_STUDY[1:])
+@pytest.mark.parametrize("experiment", [name for name in find_experiments() if configure(name).regularizer])
 def test_regularizer_is_logged_raw_and_weighted_after_its_burn_in(experiment):
     assert train("max_epochs=3", "regularizer.weight=0.25", "regularizer.burn_in_epochs=1", experiment=experiment) == 0
     scalars, _ = events(Run(experiment).folder)

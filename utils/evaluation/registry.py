@@ -29,7 +29,8 @@ WHERE = {  # at which points a score is compared: ending of a metric's name -> i
     "noised": "points of the noisy marginal p_t, t uniform on [0,1]",
     "uniform": "points uniform on the torus, t uniform on [0,1]",
 }
-PER_BIN = {"score error": 500, "excess": 500, "field": 150, "gap": 500, "circulation": 20, "data": 20}
+PER_BIN = {"gradient part": 2_000, **dict.fromkeys(("score error", "excess", "gap"), 500), "field": 150}
+PER_BIN |= {"circulation": 20, "data": 20}
 
 
 @dataclass(frozen=True)

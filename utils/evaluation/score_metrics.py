@@ -1,15 +1,19 @@
 """How close the learned score is to the exact one, at points. D = s_theta - s is its error, sigma D that of sigma s."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, points_at, stratified_times, with_curve
+from utils.evaluation.gradient_part import CENTRES, MAX_COMPONENTS, squared_gradient_part
 from utils.evaluation.registry import MIN_POINTS, SONG, WHERE, Subject, metric, shared
+from utils.physics.empirical import empirical_score
 from utils.physics.noise_schedule import NoiseSchedule
-from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
+from utils.physics.torus import displacement, wrap, wrapped_normal_score
 
 RIDGE = 2.0  # nats: on a ridge the best mode weighs less than e^2 = 7.4 times the second best
-NARROW = 0.05  # noise for which no image but the nearest counts: the others weigh less than exp(-50)
+NARROW = 0.05  # noise at which a network can memorise the training set
 MIN_CONFIGURATIONS = 100  # their score has an error of about a tenth of its spread
 MEMORY_TIMES = (0.0, 0.1, 0.2, 0.3)  # early: later the training set and its distribution look alike
 
@@ -28,6 +32,24 @@ def path_kl(subject: Subject) -> Estimate:
     t = torch.rand(subject.effort.path_kl, generator=generator)
     x = subject.problem.sample_noised(schedule.sigma(t), generator)
     return Estimate.of_mean(path_kl_density(subject.network(x, t) - truth(x, t), t, schedule))
+
+
+@metric("gradient part of the path KL", unit="nats", source="Khelifa et al. 2026", better="lower", paired="ratio")
+def path_kl_gradient_part(subject: Subject) -> tuple[Estimate, Curve]:
+    """Integral over t of sigma sigma_dot E|grad psi|^2 under p_t, grad psi the gradient that is closest to s_theta - s
+    in the mean square under p_t: the part of the path KL that changes the distributions p_t; the rest leaves them.
+    """
+    if (components := math.prod(subject.problem.shape)) > MAX_COMPONENTS:
+        raise NoValue(f"its basis is good for up to {MAX_COMPONENTS} components; here are {components}")
+    schedule, generator, rows = subject.schedule, subject.generator("gradient part"), []
+    for t in (torch.arange(BINS) + 0.5) / BINS:  # one time a bin, since psi is another function at each
+        times = t.expand(subject.effort.per_bin["gradient part"])
+        x = subject.problem.sample_noised(schedule.sigma(times), generator)
+        centres = subject.problem.sample_noised(schedule.sigma(times[:CENTRES]), generator)
+        width = subject.problem.nearest_mode(centres, schedule.sigma(times[:CENTRES]))[2]
+        error = (subject.network(x, times) - subject.truth(x, times)).double()
+        rows.append(schedule.sigma_dot(t) / schedule.sigma(t) * squared_gradient_part(error, x, centres, width))
+    return with_curve(Estimate.of_mean, torch.stack(rows))
 
 
 @shared
@@ -110,22 +132,6 @@ def score_error_ridges(subject: Subject, variant: str, where: str) -> Estimate:
     return Estimate.of_root_mean(squares[chosen])
 
 
-def training_set_score(centres: Tensor, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the normalised score, like x, of the noised centres, (centre, atom, dimension), at noise sigma, (batch,):
-    that of a model which knows them by heart; and how many centres make it, (batch,): 1 / sum of squared weights."""
-    scores, numbers = [], []
-    for point, width in zip(x, sigma, strict=True):  # one at a time, since each meets every centre
-        u = displacement(point, centres)
-        if width < NARROW:
-            logarithms, each = -u.square() / (2 * width**2), -u / width
-        else:
-            logarithms, each = wrapped_normal_log_density(u, width), width * wrapped_normal_score(u, width)
-        weights = torch.softmax(logarithms.sum((-2, -1)), 0)
-        scores.append(torch.einsum("c,cad->ad", weights, each))
-        numbers.append(1 / weights.square().sum())
-    return torch.stack(scores), torch.stack(numbers)
-
-
 @metric("score error of the training set")
 def data_limit(subject: Subject) -> tuple[Estimate, Curve]:
     """Rms over components of sigma (s_data - s) at noised points, s_data the exact score of the noised training set;
@@ -133,7 +139,7 @@ def data_limit(subject: Subject) -> tuple[Estimate, Curve]:
     a network's error is as large, more data would help it; where it is larger, better training would."""
     x, t = points_at("noised", subject.truth, subject.effort.per_bin["data"], subject.generator("training set"))
     centres = subject.problem.permuted(subject.training_set)
-    score, number = training_set_score(centres, x, subject.schedule.sigma(t))
+    score, number = empirical_score(centres, x, subject.schedule.sigma(t))
     squares = (score - subject.truth(x, t)).double().square().mean((-2, -1)).view(BINS, -1)
     known = number.view(BINS, -1).median(1).values > MIN_CONFIGURATIONS
     if not known.any():
@@ -154,6 +160,6 @@ def distance_from_memory(subject: Subject) -> Estimate:
     sigma, centres = schedule.sigma(t), subject.problem.permuted(subject.training_set)
     x_0 = centres[torch.randint(len(centres), t.shape, generator=generator)]
     x = wrap(x_0 + sigma[:, None, None] * torch.randn(x_0.shape, generator=generator))
-    output, others = subject.network(x, t), (training_set_score(centres, x, sigma)[0], subject.truth(x, t))
+    output, others = subject.network(x, t), (empirical_score(centres, x, sigma)[0], subject.truth(x, t))
     to_data, to_truth = ((output - other).square().mean((-2, -1)).view(len(times), -1) for other in others)
     return Estimate.of_ratio(to_data, to_data + to_truth)

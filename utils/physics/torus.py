@@ -55,6 +55,19 @@ def wrapped_normal_score(u: Tensor, sigma: Tensor | float) -> Tensor:
     return torch.where(is_narrow, by_images, by_harmonics)
 
 
+def wrapped_normal_curvature(u: Tensor, sigma: Tensor | float) -> Tensor:
+    """Return d^2/du^2 log W(u), elementwise; u and sigma > 0 broadcast against each other."""
+    u, narrow, wide, is_narrow = _prepare(u, sigma)
+    k, exponents = _images(u, narrow)
+    weights = torch.softmax(exponents, 0)
+    variance = (weights * (k - (weights * k).sum(0)) ** 2).sum(0)  # of the image
+    by_images = (variance / narrow**2 - 1) / narrow**2
+    n, amplitudes, phases = _harmonics(u, wide)
+    density = 1 + (amplitudes * torch.cos(phases)).sum(0)
+    second = -((2 * math.pi * n) ** 2 * amplitudes * torch.cos(phases)).sum(0) / density
+    return torch.where(is_narrow, by_images, second - wrapped_normal_score(u, wide) ** 2)
+
+
 def _prepare(u, sigma):
     """Return the minimal image of u, sigma clamped to each side of the crossover, and whether it is on the narrow one.
     Where both occur, both sums are evaluated everywhere: the clamps keep the unused one and its gradient finite."""

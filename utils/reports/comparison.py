@@ -155,12 +155,13 @@ def summary_table(records: Sequence[Record]) -> str:
     """Return the headline numbers as text, a line for each run."""
     rows = [["", *(metric.heading for metric in headline())]]
     for record in records:
-        title = re.sub(r"(?<!\bno)_regularizer", "", record.title + " (oracle)" * record.facts["oracle"])
+        title = re.sub(r"(?<!\bno)_regularizer", "", record.title + f" ({record.mark})" * bool(record.mark))
         found = [(metric.factor, record.estimates.get(metric.name)) for metric in headline()]
         rows.append([title, *(with_interval(f * e.value, f * half_width(e), 1) if e else MISSING for f, e in found)])
     lines = aligned(rows)
     lines.append("±: half of the 95 % interval of the measurement; other seeds differ by more (docs/pictures.md)")
-    if any(record.facts["oracle"] for record in records):
-        lines.append("oracle: its training uses the exact score")
+    used = {"oracle": "the exact score", "forces": "the gradient of the log-density at the data"}
+    marks = {record.mark for record in records}
+    lines += [f"{mark}: its training uses {what}" for mark, what in used.items() if mark in marks]
     lines += [f"{record.title}: {record.warning}" for record in records if record.warning]
     return "\n".join(lines)

@@ -27,7 +27,7 @@ from utils.runs.checkpoints import load_run
 from utils.runs.configuration import Problem
 from utils.runs.published import configuration_of, packed, published_file, read_published, write_published
 from utils.runs.run import ANALYTICAL, ROOT, Run, find_experiments
-from utils.runs.store import NUMBERS, Record
+from utils.runs.store import NUMBERS, Record, mark
 
 TEMPLATE = Path(__file__).parent / "template"
 LIVE = "live.html"  # beside the comparison page
@@ -80,7 +80,7 @@ def _page_data(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
         shown.append(
             {
                 "title": entry["title"],
-                "oracle": entry["oracle"],
+                "mark": mark(configuration.is_oracle, configuration.uses_forces),
                 "problem": list(problems).index(key),
                 "numbers": _numbers(entry["metrics"]),
                 "origin": f"seed {entry['training_seed']}, {entry['epochs']} epochs, evaluated by code version "

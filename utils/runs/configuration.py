@@ -17,8 +17,9 @@ from utils.files import atomic_write
 from utils.physics.laws import Law
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.randomness import keyed_generator
-from utils.score.networks import MLP, AnalyticalScoreNetwork, Architecture, Perceptron
+from utils.score.networks import MLP, AnalyticalScoreNetwork, Architecture, Energy, Perceptron
 from utils.score.regularizers import Regularizer
+from utils.score.targets import Target
 from utils.settings import AnySubclass, Count, NonNegative, Positive, SetSize, Settings
 
 INCIDENTAL = ("score_viewer", "accelerator")  # no part of what is trained
@@ -98,6 +99,7 @@ class Configuration(Problem):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     score_network: Annotated[Architecture, AnySubclass(default="mlp")]  # runs made before there were others name none
     data: Data
+    target: Annotated[Target, AnySubclass()] | None = None  # what score matching compares with; null: T
     regularizer: Annotated[Regularizer, AnySubclass()] | None
     optimizer: AdamW
     scheduler: Annotated[LearningRateSchedule, AnySubclass()]
@@ -110,7 +112,7 @@ class Configuration(Problem):
     def baseline(self) -> "Configuration":
         """The same training by score matching alone, of the network whose output is the score."""
         network = MLP.model_validate(self.score_network.model_dump(include={*Architecture.model_fields}))
-        return self.model_copy(update={"regularizer": None, "score_network": network})
+        return self.model_copy(update={"regularizer": None, "target": None, "score_network": network})
 
     @property
     def judges_last_weights(self) -> bool:
@@ -119,6 +121,7 @@ class Configuration(Problem):
         Else it holds those with the lowest validation loss, among which chance chooses as well."""
         return self.scheduler.depends_on_max_epochs or self.optimizer.ema_decay is not None
 
+    uses_forces = property(lambda self: self.target is not None and self.target.uses_forces)
     is_oracle = property(lambda self: self.regularizer is not None and self.regularizer.is_oracle)
     problem = property(lambda self: Problem(toy_problem=self.toy_problem, noise_schedule=self.noise_schedule))
 
@@ -132,6 +135,15 @@ class Configuration(Problem):
             return content | {"toy_problem": {"permutation_symmetric": symmetric} | content["toy_problem"]}
         except (AttributeError, TypeError, KeyError):
             return content  # toy_problem is missing, or a block is of a wrong type
+
+    @field_validator("regularizer")
+    @classmethod
+    def _has_the_network_it_needs(cls, regularizer, info):
+        network = info.data.get("score_network")
+        if regularizer and network and regularizer.needs_log_density and not isinstance(network, Energy):
+            where = {"keys": ["score_network", "type"], "given": network.type}
+            raise PydanticCustomError("disagreement", f"should be energy for {regularizer.type}", where)
+        return regularizer
 
     @field_validator("score_network")
     @classmethod

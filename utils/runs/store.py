@@ -41,7 +41,8 @@ class Record:
     folder: Path
 
     is_control = property(lambda record: record.facts["experiment"] == ANALYTICAL)  # the exact score
-    competes = property(lambda record: not (record.is_control or record.facts["oracle"]))  # is a method
+    mark = property(lambda record: mark(record.facts["oracle"], record.facts.get("forces", False)))
+    competes = property(lambda record: not (record.is_control or record.mark))  # is a method
     problem = property(lambda record: Problem.model_validate(record.facts["problem"]))
     warning = property(lambda record: what_ran_away(record.facts.get("rise_of_validation_loss")))  # or nothing
 
@@ -92,6 +93,11 @@ class Record:
             reason = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
             reason = ", ".join(str(reason).splitlines()[:2])  # pydantic's has more
             raise UserError(f"{path}: not readable ({reason}); analyse the run again, or remove it") from error
+
+
+def mark(oracle: bool, forces: bool) -> str:
+    """Return what a training uses beyond samples, as tables name it; nothing for a method. `forces` came later."""
+    return "oracle" if oracle else "forces" if forces else ""
 
 
 def evaluate_run(
@@ -168,5 +174,6 @@ def what_was_trained(run: Run, configuration: Configuration) -> dict[str, Any]:
         "regularizer_settings": ", ".join(settings[True]),
         "weight": configuration.regularizer and configuration.regularizer.weight,
         "oracle": configuration.is_oracle,
+        "forces": configuration.uses_forces,
         "training_seed": configuration.seed,
     }

@@ -5,7 +5,9 @@ All are called alike and return a scalar, a mean over batch and components; the 
     regularizer(network, x, t, truth=analytical network, generator=random numbers) -> scalar
 
 x, (batch, atom, dimension), and t, (batch,), are the noised points of the batch. N = sigma s is the normalised score.
-`truth` is for oracles alone. A new regularizer is a subclass of `Regularizer` with a `type` (docs/extending.md).
+`truth` is for oracles alone. What a regularizer needs beyond the points, x_0 or the training set, it gets in
+`on_batch`, which the training calls. T = sigma grad log K(x_t | x_0) is the denoising target, J the Jacobian of N.
+A new regularizer is a subclass of `Regularizer` with a `type` (docs/extending.md).
 """
 
 from functools import partial
@@ -16,11 +18,13 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 from torch.func import grad, jvp, vjp
 
+from utils.physics.empirical import empirical_score
 from utils.physics.noise_schedule import time_grid
-from utils.physics.torus import displacement, wrap, wrapped_normal_score
+from utils.physics.torus import displacement, wrap, wrapped_normal_curvature, wrapped_normal_score
 from utils.score.derivatives import Derivatives, derivatives
 from utils.score.networks import ScoreNetwork
 from utils.score.samplers import predictor_corrector
+from utils.score.targets import Noised
 from utils.settings import Count, NonNegative, Settings
 
 
@@ -28,6 +32,7 @@ class Regularizer(Settings):
     """Base of all regularizers: their weight in the loss, and the points at which they are evaluated."""
 
     is_oracle: ClassVar[bool] = False  # whether it uses `truth`: then it is no method, but shows what that is worth
+    needs_log_density: ClassVar[bool] = False  # which an energy network has, and no other
     type: str
     weight: NonNegative
     burn_in_epochs: Annotated[int, Field(ge=0)] = 0  # the number of first epochs without it
@@ -39,6 +44,13 @@ class Regularizer(Settings):
     ) -> Tensor:
         """Return the value of the regularizer, without its weight."""
         raise NotImplementedError
+
+    def on_batch(
+        self, network: ScoreNetwork, batch: Noised, *, training_set: Tensor, truth: ScoreNetwork, generator: Generator
+    ) -> Tensor:
+        """Return the value at the noised points of a batch. The training set, (ordering, configuration, atom,
+        dimension), is there under all orderings of the atoms that are the same to the network."""
+        return self(network, batch.x, batch.t, truth=truth, generator=generator)
 
     def diagnostics(
         self, network: ScoreNetwork, x: Tensor, t: Tensor, *, truth: ScoreNetwork, generator: Generator
@@ -90,6 +102,79 @@ class FokkerPlanck(Regularizer):
             scale = (network.schedule.sigma_dot(t) / network.schedule.sigma(t) ** 2)[:, None]
             first, second = scale * first, scale * second
         return (first * second).mean()
+
+
+class Conservative(Regularizer):
+    """|J - J^T|^2 / 4: the Jacobian of a gradient is symmetric (Chao et al. 2023)."""
+
+    type: Literal["conservative"] = "conservative"
+
+    def __call__(self, network, x, t, *, truth, generator):
+        x, t = self.choose_points(x, t, generator)
+        jacobian = derivatives(network, x, t, mixed=False).jacobian
+        return (jacobian - jacobian.mT).square().mean() / 4
+
+
+class SecondOrderScoreMatching(Regularizer):
+    """|sigma J - H - (T - N)(T - N)^T|^2 with H = sigma^2 hess log K(x_t | x_0) (Lu et al. 2022).
+
+    Score matching for the derivatives: hess log p_t = E[hess log K + (grad log K - s)(grad log K - s)^T | x_t]. No
+    gradient passes through the N of the product. A score of zero does not satisfy it.
+    """
+
+    type: Literal["second_order_score_matching"] = "second_order_score_matching"
+    points: Literal["noised"] = "noised"
+
+    def on_batch(self, network, batch, *, training_set, truth, generator):
+        x, t, _, x_0 = (part[: self.batch_size] for part in batch)
+        sigma = network.schedule.sigma(t)[:, None]
+        d = derivatives(network, x, t, mixed=False)
+        target, curvature = kernel_derivatives(x, x_0, sigma)
+        noise = target - d.value.detach()
+        matrix = torch.diag_embed(curvature) + noise[:, :, None] * noise[:, None, :]
+        return (sigma[:, :, None] * d.jacobian - matrix).square().mean()
+
+
+class DualScoreMatching(Regularizer):
+    """|lambda (d_t log p_theta - d_t log K(x_t | x_0))|^2, lambda = sigma / (sigma_dot sqrt(components)), for a network
+    that has a log-density (Guth et al. 2025).
+
+    d_t log p_t = E[d_t log K | x_t], so it is score matching in time, and relates the density of separate modes. K
+    obeys the diffusion equation: d_t log K = sigma sigma_dot (lap log K + |grad log K|^2). With log p_theta = phi / r
+    the derivative has that of r = sqrt(sigma^2 + l^2) in it, and the c(t) of log p_t = phi / r + c(t) is learned as a
+    part of phi: phi / r becomes log p_t up to one constant. A score of zero does not satisfy it.
+    """
+
+    needs_log_density: ClassVar[bool] = True
+    type: Literal["dual_score_matching"] = "dual_score_matching"
+    points: Literal["noised"] = "noised"
+
+    def on_batch(self, network, batch, *, training_set, truth, generator):
+        x, t, _, x_0 = (part[: self.batch_size] for part in batch)
+        sigma, sigma_dot = network.schedule.sigma(t), network.schedule.sigma_dot(t)
+        first, second = kernel_derivatives(x, x_0, sigma[:, None])
+        slope = _time_derivative(network.log_density, x, t)
+        target = (second + first.square()).sum(1)  # sigma / sigma_dot d_t log K
+        return (sigma / sigma_dot * slope - target).square().mean() / x[0].numel()
+
+
+class EmpiricalRegression(Regularizer):
+    """|N_theta - N_e|^2, N_e the normalised score of configurations drawn from the training set, with all orderings of
+    the atoms, as if they were all the data (Xu et al. 2023; utils/physics/empirical.py), at points where at least
+    `min_effective_sample_size` of them make it. Analytical regression by what the data know."""
+
+    type: Literal["empirical_regression"] = "empirical_regression"
+    references: Annotated[int, Field(ge=2, le=10**5)] | None = 256  # null: the whole training set
+    min_effective_sample_size: Annotated[float, Field(ge=1)] = 100
+
+    def on_batch(self, network, batch, *, training_set, truth, generator):
+        x, t = self.choose_points(batch.x, batch.t, generator)
+        if self.references is not None:
+            chosen = torch.randint(training_set.shape[1], (self.references,), generator=generator)
+            training_set = training_set[:, chosen]
+        target, size = empirical_score(training_set.to(x).flatten(0, 1), x, network.schedule.sigma(t))
+        known = (size >= self.min_effective_sample_size)[:, None, None]
+        return (known * (network(x, t) - target).square()).mean()
 
 
 class Consistency(Regularizer):
@@ -167,6 +252,20 @@ class Consistency(Regularizer):
         guide, known = (truth, None) if self.guide else (network, output.detach())
         ends = [predictor_corrector(guide, x, times, generator=generator, first=known) for _ in range(number)]
         return x, times, output, ends
+
+
+def kernel_derivatives(x: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sigma d log K(x | x_0) and sigma^2 d^2 log K, by each component of x, (batch, component), for sigma
+    (batch, 1)."""
+    u = displacement(x, x_0).flatten(1)
+    return sigma * wrapped_normal_score(u, sigma), sigma**2 * wrapped_normal_curvature(u, sigma)
+
+
+def _time_derivative(function, x, t):
+    """Return d_t function(x, t), (batch,); it can be differentiated where gradients are on."""
+    learning, t = torch.is_grad_enabled(), t.detach().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(function(x, t).sum(), t, create_graph=learning)[0]
 
 
 def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: str) -> Tensor:

@@ -16,6 +16,7 @@ from scipy import stats
 
 from utils.evaluation.estimates import CONFIDENCE
 from utils.runs.run import place
+from utils.runs.store import mark
 from utils.sweeps.results import Row
 
 
@@ -59,7 +60,7 @@ class Group:
 
     row = property(lambda group: next(iter(group.runs.values())))  # the first, for what all have in common
     weight = property(lambda group: float(group.row["weight"]) if group.row["weight"] else None)  # of the regularizer
-    oracle = property(lambda group: group.row["oracle"].title() == "True")  # a spreadsheet writes TRUE
+    mark = property(lambda group: mark(*(group.row.get(name, "").title() == "True" for name in ("oracle", "forces"))))
 
     @property
     def title(self) -> str:

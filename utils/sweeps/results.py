@@ -23,6 +23,7 @@ NUMBERS = ("weight", "epochs", "training_seed")
 def row_of(record: Record) -> dict[str, str]:
     """Return the row of an evaluated run."""
     row = {name: record.facts[name] for name in DESCRIPTION}
+    row["forces"] = record.facts.get("forces", False)
     row |= {f"sampling_{name}": value for name, value in record.facts["sampling"].items()}
     for name, estimate in record.estimates.items():
         row[name] = f"{estimate.value:.6g}"

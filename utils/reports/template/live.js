@@ -576,7 +576,7 @@ function chooseProblem(problem) {
   const choices = [exacts.get(problem), ...entries.filter((entry) => entry.problem === problem)];
   for (const pane of panes) {
     pane.choices = choices;
-    const options = choices.map(({ title, oracle }, i) => new Option(oracle ? `${title} (oracle)` : title, i));
+    const options = choices.map(({ title, mark }, i) => new Option(mark ? `${title} (${mark})` : title, i));
     pane.select.replaceChildren(...options);
     pane.entry = choices[pane.side === "left" ? 1 : 0];
     pane.select.value = choices.indexOf(pane.entry);

@@ -78,7 +78,7 @@ def ratio(group: Group, metric: str) -> str:
 
 
 def name_of(group: Group) -> str:
-    return f"`{group.row['experiment']}`" + " (oracle)" * group.oracle
+    return f"`{group.row['experiment']}`" + f" ({group.mark})" * bool(group.mark)
 
 
 def shipped() -> tuple[list[Group], dict[str, Group]]:
@@ -121,7 +121,7 @@ def sweep_table(name: str, *settings: str) -> Rows:
     """Yield a line for each group of a sweep, with the settings that are given."""
     yield "training", *(key.rpartition(".")[2].replace("_", " ") for key in settings), *SHOWN
     for group in study(name):
-        title = group.title + " (oracle)" * group.oracle
+        title = group.title + f" ({group.mark})" * bool(group.mark)
         yield title, *(setting(group, key) for key in settings), *(show(group) for show in SHOWN.values())
 
 

@@ -10,7 +10,7 @@ from utils.evaluation import field_metrics as metrics
 from utils.evaluation.estimates import BINS, points_at
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.score.networks import AnalyticalScoreNetwork
-from utils.score.regularizers import fokker_planck_residual
+from utils.score.residuals import fokker_planck_residual
 
 
 def test_curl_of_a_rotation_is_one_half_and_on_the_diagonal_all_of_it(truth, schedule, monkeypatch):

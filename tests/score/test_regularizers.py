@@ -12,14 +12,8 @@ from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule, ti
 from utils.physics.torus import displacement, wrapped_normal_score
 from utils.score.derivatives import derivatives
 from utils.score.networks import AnalyticalScoreNetwork
-from utils.score.regularizers import (
-    AnalyticalRegression,
-    Consistency,
-    FokkerPlanck,
-    fokker_planck_residual,
-    hutchinson_residuals,
-    residual_from,
-)
+from utils.score.regularizers import AnalyticalRegression, Consistency, FokkerPlanck
+from utils.score.residuals import fokker_planck_residual, hutchinson_residuals, residual_from
 from utils.score.samplers import predictor_corrector
 
 FORMS = ["score_fpe", "advective"]

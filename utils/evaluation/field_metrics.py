@@ -11,7 +11,8 @@ from torch import Tensor
 from utils.evaluation.estimates import BINS, Curve, Estimate, NoValue, points_at, stratified_times, with_curve
 from utils.evaluation.registry import WHERE, Subject, metric, shared
 from utils.score.derivatives import derivatives
-from utils.score.regularizers import Consistency, residual_from
+from utils.score.regularizers import Consistency
+from utils.score.residuals import residual_from
 
 LAI = "Lai et al. 2022"
 FORMS = {

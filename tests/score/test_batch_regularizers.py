@@ -86,6 +86,13 @@ def test_matrix_of_second_order_score_matching_has_the_exact_jacobian_as_its_mea
     assert value(SECOND, Zero(SCHEDULE, problem.shape), batch, problem) > error.square().mean()
 
 
+def test_second_order_score_matching_moves_the_jacobian_alone(generator):
+    problem, network = make_problem(), make_network(SCHEDULE).double()
+    value(SECOND, network, noised(problem, 50, generator), problem).backward()
+    last = network.layers[-1]  # its bias shifts N and leaves J
+    assert last.weight.grad.any() and (last.bias.grad is None or not last.bias.grad.any())
+
+
 @pytest.mark.parametrize("coordinates", [BASE, OTHERS[2]])
 def test_derivative_in_time_of_the_exact_log_density_is_the_mean_of_the_kernels(coordinates, generator):
     """d_t log p_t = E[d_t log K | x], for a network whose log-density has any constant."""

@@ -24,6 +24,14 @@ FOLDER = Path(__file__).parent
 METHODS = ("fokker_planck_regularizer", "consistency_regularizer", "energy_network")
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
 NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
+TRUTHS = {  # of the study, a file of rows each
+    "base": "base problem",
+    "three_atoms": "three atoms",
+    "two_dimensions": "two dimensions",
+    "mixture": "unequal mixture",
+    "wide": "width 0.05",
+    "few_data": "512 configurations",
+}
 RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2)
 REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
     BASELINE: ("0.074", "0.29"),
@@ -88,6 +96,35 @@ def shipped() -> tuple[list[Group], dict[str, Group]]:
     return [found[name] for name in (BASELINE, *METHODS, *ORACLES)], in_time
 
 
+def truth(name: str) -> tuple[Group, list[Group]]:
+    """Return, for one distribution of the data, the baseline and what trained as long by the clock."""
+    if name == "base":
+        (baseline,), some = study("longer"), [*study("confirm")[1:], *study("truths/base")]
+    else:
+        baseline, *some = study(f"truths/{name}")
+    some = [Group(group.runs, baseline.runs) for group in some if group.mark != "oracle"]
+    return baseline, sorted(some, key=lambda group: (group.mark, group.mean("path_kl")))
+
+
+def truths_table() -> Rows:
+    """Yield a block of lines for each number, with a line for each method and a column for each distribution."""
+    found = [truth(name) for name in TRUTHS]
+    names = dict.fromkeys(name_of(group) for _, some in found for group in some)
+    yield "number", "training", *TRUTHS.values()
+    for title, (of_baseline, of_method) in BLOCKS.items():
+        yield title, name_of(found[0][0]), *(of_baseline(baseline) for baseline, _ in found)
+        for name in names:
+            yield "", name, *("".join(of_method(one) for one in some if name_of(one) == name) for _, some in found)
+
+
+def truth_table(name: str) -> Rows:
+    """Yield the numbers of every training on one distribution."""
+    yield "training", *TIMED
+    baseline, some = truth(name)
+    for group in baseline, *some:
+        yield name_of(group), *(show(group) for show in TIMED.values())
+
+
 def shipped_table() -> Rows:
     yield "experiment", "path KL, nats", "ratio", "in the same time", "ODE KL, ratio", "in the same time", "strays, %"
     found, in_time = shipped()
@@ -115,6 +152,25 @@ SHOWN: dict[str, Callable[[Group], str]] = {
     "FP residual, ratio": partial(ratio, metric="residual_score_fpe_noised"),
     "above 0.1 nats": lambda group: str(sum(not float(row["path_kl"]) < 0.1 for row in group.runs.values()) or ""),
 }
+
+TIMED: dict[str, Callable[[Group], str]] = {
+    "seeds": SHOWN["seeds"],
+    "path KL, nats": SHOWN["path KL, nats"],
+    "ratio": SHOWN["ratio"],
+    "its gradient part, ratio": partial(ratio, metric="path_kl_gradient_part"),
+    "ODE KL, nats": SHOWN["ODE KL, nats"],
+    "ODE KL, ratio": SHOWN["ODE KL, ratio"],
+    "strays at 21 steps, %": SHOWN["at 21 steps, %"],
+    "distance from memory": partial(mean, metric="distance_from_memory"),
+}
+BLOCKS = {  # of the baseline in nats, of the others as ratios to it
+    title: (partial(mean, metric=metric), partial(ratio, metric=metric))
+    for title, metric in {
+        "path KL": "path_kl",
+        "its gradient part": "path_kl_gradient_part",
+        "ODE KL": "ode_kl",
+    }.items()
+} | {"strays at 21 steps, %": (TIMED["strays at 21 steps, %"],) * 2}
 
 
 def sweep_table(name: str, *settings: str) -> Rows:
@@ -213,6 +269,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "judged": judged_table,
     "limits": limits_table,
     "run_away": run_away_table,
+    "truths": truths_table,
+    **{f"truths/{name}": partial(truth_table, name) for name in TRUTHS},
 }
 
 

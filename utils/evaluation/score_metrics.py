@@ -34,7 +34,7 @@ def path_kl(subject: Subject) -> Estimate:
     return Estimate.of_mean(path_kl_density(subject.network(x, t) - truth(x, t), t, schedule))
 
 
-@metric("gradient part of the path KL", unit="nats", source="Khelifa et al. 2026", better="lower", paired="ratio")
+@metric("gradient part", unit="nats", headline=True, source="Khelifa et al. 2026", better="lower", paired="ratio")
 def path_kl_gradient_part(subject: Subject) -> tuple[Estimate, Curve]:
     """Integral over t of sigma sigma_dot E|grad psi|^2 under p_t, grad psi the gradient that is closest to s_theta - s
     in the mean square under p_t: the part of the path KL that changes the distributions p_t; the rest leaves them.

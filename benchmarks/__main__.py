@@ -29,7 +29,7 @@ from utils.score.derivatives import by_autodiff, by_forward_mode
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
-SHORT, LONG = 10, 40  # epochs; the difference has three pictures of the line, and as many last.ckpt
+SHORT, LONG = 10, 30  # epochs; the difference has two pictures of the line, and as many last.ckpt
 BY_HAND, PLAIN = "by hand", "no_regularizer, line figure every 10 epochs"
 
 
@@ -80,7 +80,7 @@ def train_by_hand(epochs: int) -> None:
         scheduler.step()
 
 
-def seconds_an_epoch(rounds: int = 10) -> dict[str, list[float]]:
+def seconds_an_epoch(rounds: int = 5) -> dict[str, list[float]]:
     """Return the duration of an epoch of each training in each round: the difference between LONG and SHORT ones, so
     that their start does not count. Runs are written under `runs.TRAINING`."""
     found = in_turn({(row, n): partial(go, n) for row, go in trainings().items() for n in (SHORT, LONG)}, rounds)

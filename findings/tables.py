@@ -1,4 +1,4 @@
-"""Writes findings/tables/ from the rows of the study: python -m findings.tables
+"""The tables of the study, from its rows.
 
 Every number in README.md and FINDINGS.md is in one of these tables. Means are over seeds; a ratio is that of geometric
 means, paired by seed. Intervals are 95 % intervals of Student's t; * marks those of ratios that exclude 1.
@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from utils.plots.style import BLUE, VERMILLION, new_figure, save, styled
 from utils.reports.formatting import with_interval
 from utils.runs.configuration import flat
 from utils.runs.loading import configure
@@ -21,9 +19,13 @@ from utils.runs.run import BASELINE
 from utils.sweeps.paired import Group, groups
 
 FOLDER = Path(__file__).parent
-METHODS = ("fokker_planck_regularizer", "consistency_regularizer", "energy_network")
+METHODS = (
+    "fokker_planck_regularizer",
+    "consistency_regularizer",
+    "energy_network",
+    "energy_network_with_stable_targets",
+)
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
-NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
 TRUTHS = {  # of the study, a file of rows each
     "base": "base problem",
     "three_atoms": "three atoms",
@@ -32,7 +34,6 @@ TRUTHS = {  # of the study, a file of rows each
     "wide": "width 0.05",
     "few_data": "512 configurations",
 }
-RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2)
 REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
     BASELINE: ("0.074", "0.29"),
     "analytical_regression_regularizer": ("0.055", "0"),
@@ -91,7 +92,8 @@ def name_of(group: Group) -> str:
 
 def shipped() -> tuple[list[Group], dict[str, Group]]:
     """Return the groups of the experiments as they are shipped, and the methods beside a baseline of the same time."""
-    found, (longer,) = {group.row["experiment"]: group for group in study("confirm")}, study("longer")
+    groups, (longer,) = [*study("confirm"), *study("truths/base")], study("longer")
+    found = {group.row["experiment"]: Group(group.runs, groups[0].runs) for group in groups}
     in_time = {name: Group(found[name].runs, longer.runs) for name in METHODS}
     return [found[name] for name in (BASELINE, *METHODS, *ORACLES)], in_time
 
@@ -126,19 +128,23 @@ def truth_table(name: str) -> Rows:
 
 
 def shipped_table() -> Rows:
-    yield "experiment", "path KL, nats", "ratio", "in the same time", "ODE KL, ratio", "in the same time", "strays, %"
+    timed, columns = "in the same time", ("path_kl", "ode_kl", "path_kl_gradient_part")
+    yield (
+        "experiment",
+        "path KL, nats",
+        "ratio",
+        timed,
+        "ODE KL, ratio",
+        timed,
+        "gradient part, ratio",
+        timed,
+        "strays, %",
+    )
     found, in_time = shipped()
     for group in found:
-        timed = in_time.get(group.row["experiment"])
-        yield (
-            name_of(group),
-            mean(group, "path_kl"),
-            ratio(group, "path_kl"),
-            ratio(timed, "path_kl") if timed else "",
-            ratio(group, "ode_kl"),
-            ratio(timed, "ode_kl") if timed else "",
-            percent(group, "stray_fraction_at_21_steps"),
-        )
+        both = group, in_time.get(group.row["experiment"])
+        ratios = [ratio(one, column) if one else "" for column in columns for one in both]
+        yield name_of(group), mean(group, "path_kl"), *ratios, percent(group, "stray_fraction_at_21_steps")
 
 
 SHOWN: dict[str, Callable[[Group], str]] = {
@@ -226,31 +232,6 @@ def limits_table() -> Rows:
         yield row["t"], row["network"], row["training_set"]
 
 
-@styled
-def ratios_figure() -> Figure:
-    """Return the ratios to the baseline of every shipped experiment, in equal epochs and in equal time."""
-    found, in_time = shipped()
-    trained, figure = found[1:], new_figure(11, 3.8, layout="constrained")
-    in_equal_time = [in_time.get(group.row["experiment"]) for group in trained]
-    kinds: list[tuple] = [(trained, "equal epochs", BLUE, -0.12), (in_equal_time, "equal time", VERMILLION, 0.12)]
-    panes = figure.subplots(1, len(NUMBERS), sharey=True)
-    for pane, (metric, title) in zip(panes, NUMBERS.items(), strict=True):
-        pane.axvline(1, color="black", linewidth=0.8)
-        for some, label, color, shift in kinds:
-            known = {row: b for row, one in enumerate(some) if one and (b := bounds(one, metric)) is not None}
-            values, low, high = np.transpose([*known.values()]) if known else np.empty((3, 0))
-            errors, rows = np.stack([values - low, high - values]), np.array([*known]) + shift
-            pane.errorbar(values, rows, xerr=errors, fmt="o", color=color, label=label)
-        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer", xlim=(0.025, 3))
-        pane.set_xticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
-        pane.set_xticks([], minor=True)
-    names = [group.row["experiment"].replace("_regularizer", "").replace("_", " ") for group in trained]
-    panes[0].set_yticks(range(len(names)), names)
-    panes[0].invert_yaxis()
-    figure.legend(*panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
 def written(rows: Rows) -> str:
     """Return a table in Markdown."""
     heading, *lines = rows
@@ -272,14 +253,3 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "truths": truths_table,
     **{f"truths/{name}": partial(truth_table, name) for name in TRUTHS},
 }
-
-
-def main() -> None:
-    """Write all tables and the figure."""
-    for name, rows in TABLES.items():
-        (FOLDER / "tables" / f"{name}.md").write_text(written(rows()), encoding="utf-8")
-    save(ratios_figure(), FOLDER / "ratios.png")
-
-
-if __name__ == "__main__":
-    main()

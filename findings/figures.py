@@ -1,0 +1,61 @@
+"""The figures of the study: ratios to the baseline, with their intervals."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from findings.tables import TRUTHS, bounds, shipped, truth
+from utils.plots.style import COLOURS, new_figure, styled
+from utils.sweeps.paired import Group
+
+NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
+RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2)
+Groups = Sequence[Group | None]
+
+
+@styled
+def ratios_figure(
+    rows: Sequence[str], kinds: Mapping[str, Sequence[Group | None]], numbers: Mapping[str, str]
+) -> Figure:
+    """Return a pane for each number, with the ratios of each kind to its baseline, a group a row."""
+    figure = new_figure(11, 1.6 + 0.35 * len(rows), layout="constrained")
+    panes, shifts = figure.subplots(1, len(numbers), sharey=True), np.linspace(-0.25, 0.25, len(kinds) + 2)[1:-1]
+    for pane, (metric, title) in zip(panes, numbers.items(), strict=True):
+        pane.axvline(1, color="black", linewidth=0.8)
+        for (label, some), color, shift in zip(kinds.items(), COLOURS, shifts, strict=False):
+            known = {row: b for row, one in enumerate(some) if one and (b := bounds(one, metric)) is not None}
+            values, low, high = np.transpose([*known.values()]) if known else np.empty((3, 0))
+            errors = np.stack([values - low, high - values])
+            pane.errorbar(values, np.array([*known]) + shift, xerr=errors, fmt="o", color=color, label=label)
+        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer", xlim=(0.025, 3))
+        pane.set_xticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
+        pane.set_xticks([], minor=True)
+    panes[0].set_yticks(range(len(rows)), rows)
+    panes[0].invert_yaxis()
+    figure.legend(*panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
+    return figure
+
+
+def shipped_figure() -> Figure:
+    """Return the ratios of every shipped experiment, in equal epochs and in equal time."""
+    found, in_time = shipped()
+    names = [group.row["experiment"] for group in found[1:]]
+    kinds = {"equal epochs": found[1:], "equal time": [in_time.get(name) for name in names]}
+    return ratios_figure([short(name) for name in names], kinds, NUMBERS)
+
+
+def truths_figure() -> Figure:
+    """Return the ratios of the methods on every distribution, in equal time."""
+    found = [truth(name)[1] for name in TRUTHS]
+    names = dict.fromkeys(group.row["experiment"] for some in found for group in some if not group.mark)
+    kinds = {
+        short(name): [next((one for one in some if one.row["experiment"] == name), None) for some in found]
+        for name in names
+    }
+    numbers = {"path_kl": "path KL", "path_kl_gradient_part": "its gradient part", "ode_kl": "ODE KL"}
+    return ratios_figure([*TRUTHS.values()], kinds, numbers)
+
+
+def short(name: str) -> str:
+    return name.replace("_regularizer", "").replace("_", " ")

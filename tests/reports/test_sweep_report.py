@@ -55,7 +55,7 @@ def test_means_and_paired_differences_agree_on_terminal_page_and_in_files(texts,
     numbers = ["1.9 ± 2.5", "{:.3g} ({:.3g} to {:.3g})".format(*ratio)]  # it includes 1, so there is no star
     assert page.row("no regularizer")[1:5] == ["3", "2.0 ± 2.5", "", MISSING]
     assert page.row("fokker planck, weight 1")[2:4] == numbers
-    assert page.row("analytical regression, weight 0.001 (oracle)")[2:5] == [MISSING, "", "2"]
+    assert page.row("analytical regression, weight 0.001 (oracle)")[2:6] == [MISSING, "", MISSING, "2"]
     line = next(line for line in said.splitlines() if line.startswith("fokker planck, weight 1 "))
     assert all(number in line for number in numbers)
     assert all("half of the 95 % interval over seeds" in text for text in (said, page.text))

@@ -27,12 +27,7 @@ METHODS = (
 )
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
 TRUTHS = {  # of the study, a file of rows each
-    "base": "base problem",
-    "three_atoms": "three atoms",
-    "two_dimensions": "two dimensions",
-    "mixture": "unequal mixture",
-    "wide": "width 0.05",
-    "few_data": "512 configurations",
+    "base": "base problem"
 }
 REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
     BASELINE: ("0.074", "0.29"),

@@ -17,7 +17,7 @@ def test_table_is_that_of_the_rows(name):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_interval_on_a_page_stands_in_a_table(page):
-    tables = "".join(path.read_text(encoding="utf-8") for path in (FOLDER / "tables").glob("*.md"))
+    tables = "".join(path.read_text(encoding="utf-8") for path in (FOLDER / "tables").rglob("*.md"))
     assert written(TABLES["shipped"]()) in PAGES[page]
     intervals = re.findall(r"[\d.]+ ± [\d.]*\d|[\d.]+ \([\d.]+ to [\d.]+\)", PAGES[page].replace("\n", " "))
     example = "0.0066 ± 0.0005"  # how to read one

@@ -9,10 +9,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from utils.physics.torus import displacement, wrap, wrapped_normal_score
 from utils.randomness import keyed_generator
 from utils.runs.configuration import Configuration
-from utils.score.targets import Noised
+from utils.score.targets import Noised, add_noise
 
 
 @dataclass
@@ -69,6 +68,4 @@ class ToyData(LightningDataModule):
         else:
             times = torch.linspace(0, 1, self.data.number_of_times)
             t = times[torch.randint(len(times), (len(x_0),), generator=generator)]
-        sigma = self.schedule.sigma(t)[:, None, None]
-        x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator))
-        return Noised(x, t, sigma * wrapped_normal_score(displacement(x, x_0), sigma), x_0)
+        return add_noise(x_0, t, self.schedule, generator)

@@ -10,7 +10,7 @@ from utils.evaluation.gradient_part import CENTRES, MAX_COMPONENTS, squared_grad
 from utils.evaluation.registry import MIN_POINTS, SONG, WHERE, Subject, metric, shared
 from utils.physics.empirical import empirical_score
 from utils.physics.noise_schedule import NoiseSchedule
-from utils.physics.torus import displacement, wrap, wrapped_normal_score
+from utils.score.targets import add_noise
 
 RIDGE = 2.0  # nats: on a ridge the best mode weighs less than e^2 = 7.4 times the second best
 NARROW = 0.05  # noise at which a network can memorise the training set
@@ -60,9 +60,7 @@ def _excess(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     problem, schedule, generator = subject.problem, subject.schedule, subject.generator("excess")
     t = stratified_times(subject.effort.per_bin["excess"], generator)
     x_0 = problem.sample_noised(torch.zeros_like(t), generator)  # permuted data, where the law is symmetric
-    sigma = schedule.sigma(t)[:, None, None]
-    x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator))
-    target = sigma * wrapped_normal_score(displacement(x, x_0), sigma)
+    x, _, target, _ = add_noise(x_0, t, schedule, generator)
     output, exact = subject.network(x, t), subject.truth(x, t)
     excess = ((output - target).square() - (exact - target).square()).mean((-2, -1))
     in_nats = (schedule.sigma_dot(t) / schedule.sigma(t)) * excess * x[0].numel()
@@ -158,8 +156,7 @@ def distance_from_memory(subject: Subject) -> Estimate:
         raise NoValue(f"the noise is wider than {NARROW} at all times at which it is evaluated")
     t = times.repeat_interleave(subject.effort.memory)
     sigma, centres = schedule.sigma(t), subject.problem.permuted(subject.training_set)
-    x_0 = centres[torch.randint(len(centres), t.shape, generator=generator)]
-    x = wrap(x_0 + sigma[:, None, None] * torch.randn(x_0.shape, generator=generator))
+    x = add_noise(centres[torch.randint(len(centres), t.shape, generator=generator)], t, schedule, generator).x
     output, others = subject.network(x, t), (empirical_score(centres, x, sigma)[0], subject.truth(x, t))
     to_data, to_truth = ((output - other).square().mean((-2, -1)).view(len(times), -1) for other in others)
     return Estimate.of_ratio(to_data, to_data + to_truth)

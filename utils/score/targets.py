@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from utils.physics.empirical import empirical_score
 from utils.physics.laws import Law
 from utils.physics.noise_schedule import NoiseSchedule
+from utils.physics.torus import displacement, wrap, wrapped_normal_score
 from utils.settings import Settings, Width
 
 BLOCK = 512  # points that share their references
@@ -27,6 +28,13 @@ class Noised(NamedTuple):
     t: Tensor
     target: Tensor
     x_0: Tensor
+
+
+def add_noise(x_0: Tensor, t: Tensor, schedule: NoiseSchedule, generator: Generator) -> Noised:
+    """Return configurations x_0 with the noise of times t, and their denoising target T."""
+    sigma = schedule.sigma(t)[:, None, None]
+    x = wrap(x_0 + sigma * torch.randn(x_0.shape, generator=generator))
+    return Noised(x, t, sigma * wrapped_normal_score(displacement(x, x_0), sigma), x_0)
 
 
 class Target(Settings):

@@ -24,8 +24,9 @@ def squared_gradient_part(field: Tensor, x: Tensor, centres: Tensor, width: Tens
     """Return values at points x of p, (point,), whose mean estimates E_p|grad psi|^2, for the field at x, like x. The
     centres are points of p as well, (centre, atom, dimension), in modes of these widths, (centre,).
 
-    E|grad psi|^2 = E[2 e . grad psi - |grad psi|^2] for the best psi. With one that is fitted to finitely many points
-    this is too large on average at those points, and too small by as much at others: half of each is taken.
+    E|grad psi|^2 = E[2 e . grad psi - |grad psi|^2] for the best psi. A psi that is fitted to finitely many points
+    makes this too large at those points, and too small at others by the same amount. So each of two is fitted to one
+    half of the points and evaluated at all: the errors cancel.
     """
     gradients, field = bump_gradients(x, centres, width), field.double().flatten(1)
     halves = [slice(0, len(x) // 2), slice(len(x) // 2, None)]

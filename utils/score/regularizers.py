@@ -139,9 +139,9 @@ class DualScoreMatching(Regularizer):
     that has a log-density (Guth et al. 2025).
 
     d_t log p_t = E[d_t log K | x_t], so it is score matching in time, and relates the density of separate modes. K
-    obeys the diffusion equation: d_t log K = sigma sigma_dot (lap log K + |grad log K|^2). With log p_theta = phi / r
-    the derivative has that of r = sqrt(sigma^2 + l^2) in it, and the c(t) of log p_t = phi / r + c(t) is learned as a
-    part of phi: phi / r becomes log p_t up to one constant. A score of zero does not satisfy it.
+    obeys the diffusion equation: d_t log K = sigma sigma_dot (lap log K + |grad log K|^2). phi learns the c(t)
+    of log p_t = phi / r + c(t) as well: log p_theta = phi / r becomes log p_t up to one constant. A score of zero does
+    not satisfy it.
     """
 
     needs_log_density: ClassVar[bool] = True
@@ -160,7 +160,7 @@ class DualScoreMatching(Regularizer):
 class EmpiricalRegression(Regularizer):
     """|N_theta - N_e|^2, N_e the normalised score of configurations drawn from the training set, with all orderings of
     the atoms, as if they were all the data (Xu et al. 2023; utils/physics/empirical.py), at points where at least
-    `min_effective_sample_size` of them make it. Analytical regression by what the data know."""
+    `min_effective_sample_size` of them make it: like the analytical regression, without the exact score."""
 
     type: Literal["empirical_regression"] = "empirical_regression"
     references: Annotated[int, Field(ge=2, le=10**5)] | None = 256  # null: the whole training set

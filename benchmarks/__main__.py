@@ -1,6 +1,6 @@
 """`python -m benchmarks`: the ratios that justify design decisions, in about five minutes on one core.
 
-Actions are measured in turn, on one thread; medians over repeats. `--write` puts the table, with machine and date, into
+CPU time of actions in turn, on one thread; medians over repeats. `--write` puts the table, with machine and date, into
 README.md here.
 """
 
@@ -34,13 +34,13 @@ BY_HAND, PLAIN = "by hand", "no_regularizer, line figure every 10 epochs"
 
 
 def in_turn(actions: Mapping[Any, Callable[[], object]], rounds: int) -> dict[Any, list[float]]:
-    """Return the seconds of each action in each round but the first, which also imports; other work meets all alike."""
+    """Return the CPU seconds of each action in each round but the first, which also imports."""
     durations: dict[Any, list[float]] = {name: [] for name in actions}
     for _ in range(rounds + 1):
         for name, action in actions.items():
-            began = time.perf_counter()
+            began = time.process_time()
             action()
-            durations[name].append(time.perf_counter() - began)
+            durations[name].append(time.process_time() - began)
     return {name: seconds[1:] for name, seconds in durations.items()}
 
 

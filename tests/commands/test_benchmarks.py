@@ -16,7 +16,7 @@ def test_seconds_of_an_epoch_are_without_the_start_and_the_first_round(monkeypat
     def training(number):
         clock[0] += next(moves, 0.0) + 5 + 0.5 * number
 
-    monkeypatch.setattr(benchmarks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(benchmarks, "time", SimpleNamespace(process_time=lambda: clock[0]))
     monkeypatch.setattr(benchmarks, "trainings", lambda: {"one": training, "other": training})
     half = pytest.approx([0.5] * 2)
     assert benchmarks.seconds_an_epoch(rounds=2) == {"one": half, "other": half}

@@ -32,7 +32,7 @@ def ratios_figure(
         pane.set_xticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
         pane.set_xticks([], minor=True)
     panes[0].set_yticks(range(len(rows)), rows)
-    panes[0].invert_yaxis()
+    panes[0].set_ylim(len(rows) - 0.5, -0.5)
     figure.legend(*panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
     return figure
 

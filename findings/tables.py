@@ -26,8 +26,12 @@ METHODS = (
     "energy_network_with_stable_targets",
 )
 ORACLES = ("analytical_regression_regularizer", "consistency_with_analytical_guide_regularizer")
-TRUTHS = {  # of the study, a file of rows each
-    "base": "base problem"
+TRUTHS = {  # distributions of the data, a file of rows each
+    "base": "base problem",
+    "two_dimensions": "two dimensions",
+    "mixture": "unequal mixture",
+    "wide": "width 0.05",
+    "few_data": "512 configurations",
 }
 REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
     BASELINE: ("0.074", "0.29"),
@@ -38,6 +42,7 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
 }
 TUNED = ("scheduler.type", "optimizer.ema_decay", "max_epochs", "data.batch_size", "optimizer.learning_rate")
 SCHEDULES = ("scheduler.type", "optimizer.ema_decay", "optimizer.learning_rate", "data.batch_size", "max_epochs")
+LEARNING_RATES = ("0.003", "0.01", "0.03")
 Rows = Iterable[Sequence[str]]
 
 
@@ -112,6 +117,14 @@ def truths_table() -> Rows:
         yield title, name_of(found[0][0]), *(of_baseline(baseline) for baseline, _ in found)
         for name in names:
             yield "", name, *("".join(of_method(one) for one in some if name_of(one) == name) for _, some in found)
+
+
+def rates_table() -> Rows:
+    """Yield the path KL of the baseline at several learning rates, on every distribution but the base problem."""
+    yield "learning rate of the baseline", *LEARNING_RATES
+    for name, title in list(TRUTHS.items())[1:]:
+        found = {setting(group, "optimizer.learning_rate"): group for group in study(f"truths/{name}_tuning")}
+        yield title, *(mean(found[rate], "path_kl") for rate in LEARNING_RATES)
 
 
 def truth_table(name: str) -> Rows:
@@ -239,5 +252,6 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "limits": limits_table,
     "run_away": run_away_table,
     "truths": truths_table,
+    "truths/learning_rates": rates_table,
     **{f"truths/{name}": partial(truth_table, name) for name in TRUTHS},
 }

@@ -7,6 +7,7 @@ from mixtures import make_mixture
 from subjects import Given, make_subject
 
 from utils.evaluation.estimates import NoValue
+from utils.evaluation.gradient_part import WIDER, WIDEST, bump_gradients, squared_gradient_part
 from utils.evaluation.score_metrics import path_kl, path_kl_gradient_part
 from utils.physics.noise_schedule import ExponentialSchedule
 from utils.score.networks import AnalyticalScoreNetwork
@@ -53,6 +54,24 @@ def test_gradient_is_found_whole_and_what_moves_nothing_not_at_all(law):
     both, (part, _) = split(law, lambda *at: gradient(*at) + rotation(*at))
     assert part.value == pytest.approx(whole, rel=2 * missed) and both > 1.5 * whole
     assert len(curve.t) == 20 and found.standard_error < 0.05 * found.value
+
+
+def test_errors_of_the_fit_cancel(generator):
+    """Noise has no gradient part: a fit finds one of 0.12 in its own points, and one of -0.12 in others."""
+    x, centres = LAWS[0].sample(2_000, generator), LAWS[0].sample(120, generator)
+    noise = (torch.randn(x.shape, generator=generator) for _ in range(10))
+    found = [squared_gradient_part(one, x, centres, torch.full((120,), 0.01)).mean() for one in noise]
+    assert abs(torch.stack(found).mean()) < 0.02
+
+
+def test_gradients_of_the_bumps(generator):
+    x = torch.rand(5, 2, 1, generator=generator).double().requires_grad_()
+    centres, width = torch.rand(3, 2, 1, generator=generator).double(), torch.tensor([0.01, 0.03, 0.5])
+    w = 2 * torch.pi * (WIDER * width.double()).clamp(max=WIDEST)
+    bumps = ((2 * torch.pi * (x[:, None] - centres)).cos() - 1).sum((2, 3)).div(w**2).exp()
+    exact = [torch.autograd.grad(one, x, retain_graph=True)[0].flatten(1) for one in bumps.sum(0)]
+    found = bump_gradients(x.detach(), centres, width) / w
+    assert torch.allclose(found * 2 * torch.pi, torch.stack(exact, -1), rtol=1e-9, atol=1e-12)
 
 
 def test_in_one_component_all_but_the_circulation_is_a_gradient():

@@ -40,7 +40,6 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
     "consistency_regularizer": ("0.472", "0.96"),
     "consistency_with_analytical_guide_regularizer": ("0.117", "0.06"),
 }
-TUNED = ("scheduler.type", "optimizer.ema_decay", "max_epochs", "data.batch_size", "optimizer.learning_rate")
 SCHEDULES = ("scheduler.type", "optimizer.ema_decay", "optimizer.learning_rate", "data.batch_size", "max_epochs")
 LEARNING_RATES = ("0.003", "0.01", "0.03")
 Rows = Iterable[Sequence[str]]

@@ -96,9 +96,8 @@ class ScoreMatching(LightningModule):
 
     @cached_property
     def training_set(self) -> Tensor:
-        """The training set under all orderings of the atoms that are the same to the network, for regularizers."""
-        symmetric = self.configuration.toy_problem.permuted(self.configuration.training_set())
-        return symmetric.unflatten(0, (-1, self.configuration.data.training_set_size))
+        """The training set, for regularizers."""
+        return self.configuration.training_set()
 
     def penalty(self, network: ScoreNetwork, batch: Noised, generator: torch.Generator) -> Tensor | None:
         """Return the value of the regularizer without its weight, or None where there is none, or not yet."""

@@ -49,7 +49,7 @@ def noised(problem, n, generator, times=(0.0, 1.0)):
 
 
 def value(regularizer, network, batch, problem, seed=0):
-    training_set = problem.permuted(problem.sample(500, torch.Generator().manual_seed(5))).unflatten(0, (-1, 500))
+    training_set = problem.sample(500, torch.Generator().manual_seed(5))
     known = {"training_set": training_set, "truth": AnalyticalScoreNetwork(problem, SCHEDULE)}
     return regularizer.on_batch(network, batch, **known, generator=torch.Generator().manual_seed(seed))
 

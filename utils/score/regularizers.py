@@ -47,8 +47,8 @@ class Regularizer(Settings):
     def on_batch(
         self, network: ScoreNetwork, batch: Noised, *, training_set: Tensor, truth: ScoreNetwork, generator: Generator
     ) -> Tensor:
-        """Return the value at the noised points of a batch. The training set, (ordering, configuration, atom,
-        dimension), is there under all orderings of the atoms that are the same to the network."""
+        """Return the value at the noised points of a batch; the training set is (configuration, atom, dimension). A
+        method that is no oracle may use the symmetry of `truth` alone."""
         return self(network, batch.x, batch.t, truth=truth, generator=generator)
 
     def diagnostics(
@@ -169,9 +169,9 @@ class EmpiricalRegression(Regularizer):
     def on_batch(self, network, batch, *, training_set, truth, generator):
         x, t = self.choose_points(batch.x, batch.t, generator)
         if self.references is not None:
-            chosen = torch.randint(training_set.shape[1], (self.references,), generator=generator)
-            training_set = training_set[:, chosen]
-        target, size = empirical_score(training_set.to(x).flatten(0, 1), x, network.schedule.sigma(t))
+            training_set = training_set[torch.randint(len(training_set), (self.references,), generator=generator)]
+        centres = truth.problem.permuted(training_set.to(x))
+        target, size = empirical_score(centres, x, network.schedule.sigma(t))
         known = (size >= self.min_effective_sample_size)[:, None, None]
         return (known * (network(x, t) - target).square()).mean()
 

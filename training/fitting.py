@@ -25,10 +25,14 @@ from utils.plots.views import has_plane
 from utils.runs.configuration import Configuration
 from utils.runs.run import Run
 
-warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the batches are ready-made tensors
-warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # a resumed run's own checkpoints
-warnings.filterwarnings("ignore", message="The `srun` command is available")  # a run is one process, also there
+for nothing_to_change in (
+    ".*does not have many workers.*",  # the batches are ready-made tensors
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*exists and is not empty.*",  # a resumed run's own checkpoints
+    "The `srun` command is available",  # a run is one process, also there
+    "GPU available but not used",  # the processor is as fast on this problem
+):
+    warnings.filterwarnings("ignore", message=nothing_to_change)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 

@@ -10,6 +10,7 @@ import signal
 import threading
 
 import dask
+import distributed  # first, or dask.config.set within a test would take its settings away again
 import psutil
 import pytest
 import torch
@@ -49,9 +50,9 @@ def copy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scheduler(copy):
     """The address of a cluster whose one worker is a thread of this process; its dashboard has the usual port."""
-    from distributed import LocalCluster
-
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":8787") as cluster:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":8787"
+    ) as cluster:
         yield cluster.scheduler_address
 
 

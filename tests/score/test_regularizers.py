@@ -209,13 +209,3 @@ def test_equal_generators_give_equal_values(regularizer, truth, problem, schedul
     random = regularizer.points == "uniform" or not isinstance(regularizer, AnalyticalRegression | FokkerPlanck)
     random = random or getattr(regularizer, "second_derivatives", "") == "hutchinson"
     assert (first != other) == random
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("regularizer", ALL, ids=repr)
-def test_every_regularizer_runs_on_a_gpu(regularizer, truth, problem, schedule, generator):
-    x, t = noised(problem, schedule, 16, generator)
-    network = make_network(schedule)
-    here = value(regularizer, network, x.float(), t.float(), truth)
-    there = value(regularizer, network.cuda(), x.float().cuda(), t.float().cuda(), truth)
-    assert torch.allclose(here, there.cpu(), rtol=1e-3, atol=1e-4)

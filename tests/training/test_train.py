@@ -16,8 +16,9 @@ from training.lightning_module import MONITOR
 from training.train import main
 from utils.files import locked
 from utils.runs.checkpoints import load_run
+from utils.runs.curves import read_curves
 from utils.runs.loading import configure
-from utils.runs.run import Run
+from utils.runs.run import Run, find_experiments
 
 LOSSES = {f"{loss}/{phase}" for loss in ("score_matching_loss", "total_loss") for phase in ("training", "validation")}
 SCALARS = LOSSES | {"excess_loss/validation", "path_kl_in_nats/validation", "learning_rate"}
@@ -172,3 +173,14 @@ def test_training_in_a_job_of_slurm_is_as_any_other(training, tmp_path, monkeypa
         assert train("max_epochs=3", "--run-name", name) == 0
         assert differences(output / "outside", output / name) == []
         shutil.copy(output / "other" / "checkpoints" / "last.ckpt", tmp_path / "hpc_ckpt_1.ckpt")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("experiment", find_experiments())
+def test_training_on_a_gpu_has_the_losses_of_one_on_the_processor(training, experiment):
+    losses = []
+    for accelerator in ("cpu", "cuda"):
+        name = f"--run-name={accelerator}"
+        assert train(name, f"accelerator={accelerator}", "max_epochs=2", experiment=experiment) == 0
+        losses.append(read_curves(Run(experiment, accelerator).curves_file)[MONITOR])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # float32, in another order

@@ -18,7 +18,10 @@ E_ACUTE = "\N{LATIN SMALL LETTER E WITH ACUTE}"
 OVERRIDES = {
     # keys
     "sed=1": "sed: unknown key (did you mean seed?), given 1",
-    "data.batchsize=1": "data.batchsize: unknown key (did you mean batch_size?), given 1",
+    "data.batchsize=1": "data.batchsize: unknown key (did you mean data.batch_size?), given 1",
+    "learning_rat=1": "learning_rat: unknown key (did you mean optimizer.learning_rate?), given 1",
+    "score_network.typ=a": 'score_network.typ: unknown key (did you mean score_network.type?), given "a"',
+    "scheduler.max_epoch=1": "scheduler.max_epoch: unknown key (did you mean max_epochs?), given 1",
     f"{GAUSSIANS}=[]": f"{GAUSSIANS}: {UNKNOWN} []",  # of the other type; the name of a class is no key
     "data={false: 2, 1: 3}": (f"data.1: {UNKNOWN} 3", f"data.false: {UNKNOWN} 2"),
     'data={"a\\nb": 2}': rf"data.a\nb: {UNKNOWN} 2",

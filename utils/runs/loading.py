@@ -168,8 +168,11 @@ def _describe(fault: Mapping[str, Any], merged: dict, layers: Mapping[str, dict]
     elif kind == "extra_forbidden":
         blocks = (everything := schema.model_json_schema(), *everything.get("$defs", {}).values())
         known = {key for block in blocks for key in block.get("properties", ())} - {keys[-1]}
-        close = difflib.get_close_matches(keys[-1], known, n=1)
-        text = f"unknown key (did you mean {close[0]}?)" if close else "unknown key"
+        text = "unknown key"
+        if close := difflib.get_close_matches(keys[-1], known, n=1):
+            here = ".".join([*keys[:-1], *close])
+            places = [name for name in flat(merged) if name.rpartition(".")[2] == close[0]]
+            text += f" (did you mean {places[0] if len(places) == 1 else here}?)"
     shown = _on_a_line(json.dumps(given, default=str))
     return f"{_origin(layers, keys)}: {_on_a_line('.'.join(keys))}: {text}, given {shown}"
 

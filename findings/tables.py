@@ -40,6 +40,7 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
     "consistency_regularizer": ("0.472", "0.96"),
     "consistency_with_analytical_guide_regularizer": ("0.117", "0.06"),
 }
+OF_ENERGY = ("max_epochs", "optimizer.learning_rate", "score_network.length", "score_network.hidden_size")
 SCHEDULES = ("scheduler.type", "optimizer.ema_decay", "optimizer.learning_rate", "data.batch_size", "max_epochs")
 LEARNING_RATES = ("0.003", "0.01", "0.03")
 Rows = Iterable[Sequence[str]]
@@ -57,9 +58,9 @@ def study(name: str) -> list[Group]:
 
 
 def setting(group: Group, key: str) -> str:
-    """Return the value of a setting, which a row names where it is not that of base_config.yaml."""
+    """Return the value of a setting, which a row names where it is not that of the experiment; nothing without it."""
     found = re.search(rf'(?:^|, ){re.escape(key)}="?([^",]+)', group.row["training_settings"])
-    return found[1] if found else str(flat(configure(BASELINE).as_dict())[key])
+    return found[1] if found else str(flat(configure(group.row["experiment"]).as_dict()).get(key, ""))
 
 
 def mean(group: Group, metric: str, factor: float = 1.0) -> str:
@@ -252,5 +253,6 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "run_away": run_away_table,
     "truths": truths_table,
     "truths/learning_rates": rates_table,
+    "truths/mixture_settings": lambda: sweep_table("truths/mixture_settings", *OF_ENERGY, "target.references"),
     **{f"truths/{name}": partial(truth_table, name) for name in TRUTHS},
 }

@@ -1,6 +1,7 @@
 """The figures of the study: ratios to the baseline, with their intervals."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,9 +16,7 @@ Groups = Sequence[Group | None]
 
 
 @styled
-def ratios_figure(
-    rows: Sequence[str], kinds: Mapping[str, Sequence[Group | None]], numbers: Mapping[str, str]
-) -> Figure:
+def ratios_figure(rows: Sequence[str], kinds: Mapping[str, Groups], numbers: Mapping[str, str]) -> Figure:
     """Return a pane for each number, with the ratios of each kind to its baseline, a group a row."""
     figure = new_figure(11, 1.6 + 0.35 * len(rows), layout="constrained")
     panes, shifts = figure.subplots(1, len(numbers), sharey=True), np.linspace(-0.25, 0.25, len(kinds) + 2)[1:-1]
@@ -48,11 +47,8 @@ def shipped_figure() -> Figure:
 def truths_figure() -> Figure:
     """Return the ratios of the methods on every distribution, in equal time."""
     found = [truth(name)[1] for name in TRUTHS]
-    names = dict.fromkeys(group.row["experiment"] for some in found for group in some if not group.mark)
-    kinds = {
-        short(name): [next((one for one in some if one.row["experiment"] == name), None) for some in found]
-        for name in names
-    }
+    named = [{group.row["experiment"]: group for group in some if not group.mark} for some in found]
+    kinds = {short(name): [some.get(name) for some in named] for name in dict.fromkeys(chain(*named))}
     numbers = {"path_kl": "path KL", "path_kl_gradient_part": "its gradient part", "ode_kl": "ODE KL"}
     return ratios_figure([*TRUTHS.values()], kinds, numbers)
 

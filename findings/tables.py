@@ -68,8 +68,7 @@ def mean(group: Group, metric: str, factor: float = 1.0) -> str:
     return with_interval(factor * found.value, factor * found.half_width) if found else ""
 
 
-def percent(group: Group, metric: str) -> str:
-    return mean(group, metric, 100)
+percent = partial(mean, factor=100)
 
 
 def bounds(group: Group, metric: str) -> np.ndarray | None:
@@ -159,23 +158,18 @@ SHOWN: dict[str, Callable[[Group], str]] = {
 }
 
 TIMED: dict[str, Callable[[Group], str]] = {
-    "seeds": SHOWN["seeds"],
-    "path KL, nats": SHOWN["path KL, nats"],
-    "ratio": SHOWN["ratio"],
+    **{name: SHOWN[name] for name in ("seeds", "path KL, nats", "ratio")},
     "its gradient part, ratio": partial(ratio, metric="path_kl_gradient_part"),
-    "ODE KL, nats": SHOWN["ODE KL, nats"],
-    "ODE KL, ratio": SHOWN["ODE KL, ratio"],
+    **{name: SHOWN[name] for name in ("ODE KL, nats", "ODE KL, ratio")},
     "strays at 21 steps, %": SHOWN["at 21 steps, %"],
     "distance from memory": partial(mean, metric="distance_from_memory"),
 }
 BLOCKS = {  # of the baseline in nats, of the others as ratios to it
-    title: (partial(mean, metric=metric), partial(ratio, metric=metric))
-    for title, metric in {
-        "path KL": "path_kl",
-        "its gradient part": "path_kl_gradient_part",
-        "ODE KL": "ode_kl",
-    }.items()
-} | {"strays at 21 steps, %": (TIMED["strays at 21 steps, %"],) * 2}
+    "path KL": (SHOWN["path KL, nats"], SHOWN["ratio"]),
+    "its gradient part": (partial(mean, metric="path_kl_gradient_part"), TIMED["its gradient part, ratio"]),
+    "ODE KL": (SHOWN["ODE KL, nats"], SHOWN["ODE KL, ratio"]),
+    "strays at 21 steps, %": (SHOWN["at 21 steps, %"],) * 2,
+}
 
 
 def sweep_table(name: str, *settings: str) -> Rows:
@@ -194,26 +188,15 @@ def reference_table() -> Rows:
 
 
 def judged_table() -> Rows:
-    yield (
-        "experiment",
-        "seeds",
-        "of the lowest validation loss",
-        "of the last weights",
-        "last / better of both",
-        "rise, at most",
-    )
+    words = "the lowest validation loss", "the last weights"
+    yield "experiment", "seeds", *(f"of {one}" for one in words), "last / better of both", "rise, at most"
     rows = rows_of("judged")
     for name in dict.fromkeys(row["experiment"] for row in rows):
         some = [row for row in rows if row["experiment"] == name]
         best, last = (np.mean([float(row[f"path_kl_of_{word}"]) for row in some]) for word in ("best", "last"))
-        yield (
-            f"`{name}`",
-            str(len(some)),
-            f"{best:.4f}",
-            f"{last:.4f}",
-            f"{last / min(best, last):.2f}",
-            f"{max(float(row['rise_of_validation_loss']) for row in some):.2%}",
-        )
+        rise = max(float(row["rise_of_validation_loss"]) for row in some)
+        numbers = f"{best:.4f}", f"{last:.4f}", f"{last / min(best, last):.2f}", f"{rise:.2%}"
+        yield f"`{name}`", str(len(some)), *numbers
 
 
 def run_away_table() -> Rows:

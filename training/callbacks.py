@@ -22,7 +22,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from training.lightning_module import MONITOR, PATH_KL, ScoreMatching
-from utils.files import UserError, atomic_write
+from utils.files import atomic_write
 from utils.plots.views import Field, Line
 from utils.runs.configuration import Configuration
 from utils.runs.curves import Curves
@@ -61,15 +61,9 @@ class LastCheckpoint(Checkpoint):
     last weights are the ones to use, they are saved as best.ckpt as well. It is a `Checkpoint` because Lightning calls
     these after the module's own on_train_epoch_end."""
 
-    def __init__(self, run: Run, configuration: Configuration, epochs_done: int):
-        self.path, self.begins_at, self.best_model_path = run.last_checkpoint, epochs_done, ""
+    def __init__(self, run: Run, configuration: Configuration):
+        self.path, self.best_model_path = run.last_checkpoint, ""
         self.best = run.best_checkpoint if configuration.judges_last_weights else None
-
-    def on_train_start(self, trainer: Trainer, module: ScoreMatching) -> None:
-        """Raise UserError where Lightning has taken up another state than this run's."""
-        if (trainer.current_epoch, module.epochs_done) != (self.begins_at, self.begins_at):
-            wrong = f"begins at epoch {trainer.current_epoch} instead of {self.begins_at}"
-            raise UserError(f"{self.path}: the training {wrong}: its weights come from elsewhere")
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:

@@ -1,30 +1,16 @@
 """The toy data. The whole epoch is noised at once and handed over as one batch, which the Lightning module splits:
 making 16 mini-batches one by one costs more than training on them."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from utils.randomness import keyed_generator
 from utils.runs.configuration import Configuration
 from utils.score.targets import Noised, add_noise
-
-
-@dataclass
-class OneBatchAnEpoch:
-    """An iterable of length one. Lightning takes a plain list for several data loaders."""
-
-    make: Callable[[], Noised]
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Noised]:
-        yield self.make()
 
 
 class ToyData(LightningDataModule):
@@ -51,14 +37,13 @@ class ToyData(LightningDataModule):
         size = self.data.validation_set_size
         return self.noise(self.problem.sample(size, keyed_generator(self.seed, "validation data")), "validation noise")
 
-    def train_dataloader(self) -> OneBatchAnEpoch:
-        """Return an iterable that gives the current epoch."""
-        return OneBatchAnEpoch(lambda: self.training_epoch(self.trainer.current_epoch))
+    def train_dataloader(self) -> DataLoader:
+        """Return what gives the current epoch."""
+        return DataLoader([None], collate_fn=lambda _: self.training_epoch(self.trainer.current_epoch))
 
-    def val_dataloader(self) -> OneBatchAnEpoch:
-        """Return an iterable that gives the same validation set each time."""
-        validation_set = self.validation_set()
-        return OneBatchAnEpoch(lambda: validation_set)
+    def val_dataloader(self) -> DataLoader:
+        """Return what gives the same validation set each time."""
+        return DataLoader([self.validation_set()], batch_size=None)
 
     def noise(self, x_0: Tensor, purpose: str, epoch: int = 0) -> Noised:
         """Return configurations x_0 noised by the random numbers of one purpose and epoch."""

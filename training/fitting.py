@@ -50,7 +50,7 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: thre
         devices=1,
         default_root_dir=run.folder,
         logger=callbacks.RunLogger(run, epochs_done),
-        callbacks=[*_callbacks(run, configuration, epochs_done), stopping],
+        callbacks=[*_callbacks(run, configuration), stopping],
         # One process on one device, whatever cluster or launcher this machine shows: Lightning guesses nothing.
         plugins=[callbacks.AtomicCheckpointIO(), LightningEnvironment()],
         enable_progress_bar=False,
@@ -80,13 +80,13 @@ def disk_errors_once() -> Iterator[None]:
         threading.excepthook = before
 
 
-def _callbacks(run: Run, configuration: Configuration, epochs_done: int) -> list:
+def _callbacks(run: Run, configuration: Configuration) -> list:
     viewer, patience = configuration.score_viewer, configuration.early_stopping_patience
     line, field = (partial(make, configuration) for make in (callbacks.line_picture, callbacks.field_picture))
     chosen = [
         callbacks.Progress(),
         callbacks.ScorePicture("score_along_the_line", viewer.every_n_epochs, line),
-        callbacks.LastCheckpoint(run, configuration, epochs_done),
+        callbacks.LastCheckpoint(run, configuration),
     ]
     if not configuration.judges_last_weights:
         folder = run.best_checkpoint.parent

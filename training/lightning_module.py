@@ -6,7 +6,6 @@ score itself has a loss, and what a network has above it is the excess.
 """
 
 import math
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from utils.evaluation.score_metrics import path_kl_density
 from utils.files import UserError
 from utils.randomness import keyed_generator
-from utils.runs.checkpoints import FORMAT_VERSION
 from utils.runs.configuration import Configuration
 from utils.score.networks import ScoreNetwork
 from utils.score.targets import Noised
@@ -41,7 +39,7 @@ class ScoreMatching(LightningModule):
         self.network = configuration.build_network()
         decay = configuration.optimizer.ema_decay
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
-        self.truth = configuration.build_truth()
+        self.truth, self.training_set = configuration.build_truth(), configuration.training_set()
         self.exact_on_validation_set: Tensor | None = None
         self.epochs_done = 0
         self.losses = torch.empty(0, 1)  # (mini-batch, 1 or 2) of an epoch: score matching, regularizer
@@ -94,18 +92,13 @@ class ScoreMatching(LightningModule):
         self.scalars[PATH_KL] = path_kl_density(output - exact, data.t, self.network.schedule).mean()
         self.log(MONITOR, loss, logger=False)
 
-    @cached_property
-    def training_set(self) -> Tensor:
-        """The training set, for regularizers."""
-        return self.configuration.training_set()
-
     def penalty(self, network: ScoreNetwork, batch: Noised, generator: torch.Generator) -> Tensor | None:
         """Return the value of the regularizer without its weight, or None where there is none, or not yet."""
         regularizer = self.configuration.regularizer
         if regularizer is None or self.current_epoch < regularizer.burn_in_epochs:
             return None
-        data, truth = self.training_set, self.truth
-        return regularizer.on_batch(network, batch, training_set=data, truth=truth, generator=generator)
+        known = {"training_set": self.training_set, "truth": self.truth}
+        return regularizer.on_batch(network, batch, **known, generator=generator)
 
     def record(self, phase: str, score_matching: Tensor, penalty: Tensor | None = None) -> None:
         """Keep an epoch's losses of one phase for TensorBoard."""
@@ -156,4 +149,4 @@ class ScoreMatching(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the number of finished epochs: Lightning's own count depends on where in an epoch it is asked."""
-        checkpoint |= {"epochs_done": self.epochs_done, "format_version": FORMAT_VERSION}
+        checkpoint["epochs_done"] = self.epochs_done

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends
 import torch
 
 from utils.files import UserError, locked, run_command
-from utils.runs.checkpoints import TooNew, load_run, read_state, why_finished
+from utils.runs.checkpoints import load_run, read_state, why_finished
 from utils.runs.configuration import Configuration, difference
 from utils.runs.curves import rise_of_validation_loss, what_ran_away
 from utils.runs.loading import configure, read_configuration
@@ -101,8 +101,6 @@ def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | No
         return 0
     try:
         before, last = read_configuration(run.configuration_file), read_state(run)
-    except TooNew:
-        raise
     except UserError as fault:
         text = "The run cannot be continued; --from-scratch removes it and starts over"
         with contextlib.suppress(UserError):

@@ -4,17 +4,13 @@ import errno
 import fcntl
 import shutil
 import subprocess
-from types import SimpleNamespace
 
 import pytest
 from analysed import SMALL, analyse, leave_run, with_few_metrics, without_drawing
 from conftest import ROOT, SHORT, active_environment, in_bare_shell, make_clone, snapshot
 from trained import differences, train
 
-from training.callbacks import LastCheckpoint
 from training.train import main
-from utils.files import UserError
-from utils.runs.checkpoints import load_run
 from utils.runs.run import Run
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "x", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "host"}
@@ -72,10 +68,6 @@ def test_weights_of_another_run_are_not_taken_up(monkeypatch, tmp_path):
             patch.setenv(name, value)
         assert train("--run-name", "other", "max_epochs=2") == 0
     assert differences(first.folder, other.folder) == []
-    begins = LastCheckpoint(other, load_run(other).configuration, epochs_done=0)
-    elsewhere = SimpleNamespace(current_epoch=2, epochs_done=2)
-    with pytest.raises(UserError, match="begins at epoch 2 instead of 0: its weights come from elsewhere"):
-        begins.on_train_start(elsewhere, elsewhere)
 
 
 def test_scripts_keep_their_line_ends_whatever_git_is_told(tmp_path):

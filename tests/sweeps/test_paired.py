@@ -7,9 +7,14 @@ import pytest
 from rows import make_rows, path_kl
 from scipy import stats
 
-from utils.sweeps.paired import groups, mean_over_seeds, paired_difference
+from utils.sweeps.paired import groups, mean_over_seeds
 
 DRAWS = np.random.default_rng(0).normal(3.0, 2.0, (400, 5))
+
+
+def difference(values, baseline):
+    """Return the paired difference of values and baseline, as Group.difference does."""
+    return mean_over_seeds(np.subtract(values, baseline))
 
 
 def test_interval_of_five_seeds_holds_the_truth_95_times_of_100():
@@ -20,15 +25,15 @@ def test_interval_of_five_seeds_holds_the_truth_95_times_of_100():
 
 def test_paired_difference_is_students_and_cancels_what_seeds_share():
     shared, own = 10 * DRAWS[0], np.array([0.1, 0.2, 0.15, 0.12, 0.18])
-    found, error = paired_difference(shared + own, shared), own.std(ddof=1) / math.sqrt(5)
+    found, error = difference(shared + own, shared), own.std(ddof=1) / math.sqrt(5)
     assert found.half_width == pytest.approx(stats.t(4).ppf(0.975) * error)
     assert found.p_value == pytest.approx(2 * stats.t(4).sf(0.15 / error))
     assert found.value == pytest.approx(0.15) and found.seeds == 5 and found.is_not_zero
-    assert not paired_difference(shared[::-1], shared).is_not_zero
+    assert not difference(shared[::-1], shared).is_not_zero
 
 
 def test_what_does_not_vary_has_no_p_value_of_chance():
-    same, shifted = paired_difference([0.0] * 5, [0.0] * 5), paired_difference([2.0] * 5, [1.0] * 5)
+    same, shifted = difference([0.0] * 5, [0.0] * 5), difference([2.0] * 5, [1.0] * 5)
     assert (same.value, same.half_width, same.is_not_zero) == (0, 0, False)
     assert (shifted.value, shifted.is_not_zero) == (1, False)
     assert math.isnan(same.p_value) and math.isnan(shifted.p_value) and math.isnan(shifted.half_width)
@@ -36,7 +41,7 @@ def test_what_does_not_vary_has_no_p_value_of_chance():
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, math.nan], [1.0, math.inf], [math.inf, math.inf]])
 def test_one_seed_or_a_value_that_is_not_finite_has_no_interval(values):
-    for found, shift in ((mean_over_seeds(values), 0), (paired_difference(values, [0.5] * len(values)), 0.5)):
+    for found, shift in ((mean_over_seeds(values), 0), (difference(values, [0.5] * len(values)), 0.5)):
         assert found.value == pytest.approx(np.mean(values) - shift, nan_ok=True) and found.seeds == len(values)
         assert math.isnan(found.half_width) and math.isnan(found.p_value) and not found.is_not_zero
 

@@ -17,7 +17,6 @@ from utils.evaluation.estimates import CONFIDENCE, Curve, Estimate, NoValue
 from utils.evaluation.registry import MIN_POINTS, Subject, metric, shared
 from utils.physics.laws import Law
 from utils.physics.torus import displacement
-from utils.randomness import keyed_generator
 from utils.score.samplers import Sampling
 
 BLOCK = 500  # samples in an optimal transport, whose cost grows with the cube
@@ -147,15 +146,8 @@ def wasserstein_2(subject: Subject) -> Estimate:
 def wasserstein_2_control(subject: Subject) -> Estimate:
     """Periodic 2-Wasserstein distance between two sets of exact draws, like W2."""
     n = min(subject.effort.transport, len(subject.samples))
-    return _control_distance(subject.problem, subject.end_sigma.item(), subject.seed, n)
-
-
-@functools.lru_cache  # the same for all runs of a problem that a process evaluates
-def _control_distance(problem: Law, sigma: float, seed: int, n: int) -> Estimate:
-    first, second = (
-        problem.sample_noised(torch.full((n,), sigma), keyed_generator(seed, f"exact {i}")) for i in (1, 2)
-    )
-    return transport_distance(second, first, problem)
+    first, second = (_exact_draws(subject, f"exact {i}", n) for i in (1, 2))
+    return transport_distance(second, first, subject.problem)
 
 
 def transport_distance(x: Tensor, y: Tensor, problem: Law, block: int = BLOCK) -> Estimate:

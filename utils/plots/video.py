@@ -40,14 +40,9 @@ def write_video(frames: Iterable[np.ndarray], path: Path, frames_per_second: flo
         except (OSError, RuntimeError) as error:
             raise VideoError(f"ffmpeg could not be started: {error}") from error
         assert process.stdin is not None  # a pipe was asked for
-        try:
-            with contextlib.suppress(BrokenPipeError), process.stdin:  # it has ended early, and its message says why
-                for frame in itertools.chain([first], frames):
-                    process.stdin.write(frame.tobytes())
-            process.wait()
-        finally:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(BrokenPipeError), process:  # it has ended early, and its message says why
+            for frame in itertools.chain([first], frames):
+                process.stdin.write(frame.tobytes())
         if process.returncode != 0:
             messages.seek(0)
             text = messages.read().decode(errors="replace").strip() or "no message"

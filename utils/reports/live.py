@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from utils.evaluation.estimates import Estimate
 from utils.evaluation.registry import METRICS
-from utils.files import UserError, atomic_write, run_command
+from utils.files import UserError, run_command, write_text
 from utils.physics.laws import Law
 from utils.reports.comparison import headline
 from utils.reports.experiment import folder_of
@@ -59,8 +59,7 @@ def write_live(path: Path, entries: Iterable[dict[str, Any]]) -> None:
     environment = Environment(loader=FileSystemLoader(TEMPLATE), trim_blocks=True, undefined=StrictUndefined)
     data = json.dumps(_page_data(entries)).replace("<", "\\u003c")  # no text in it can end the script element
     page = environment.get_template("live.html").render(data=Markup(data))
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _page_data(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:

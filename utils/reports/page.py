@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from utils.evaluation.registry import METRICS, Metric, describe
-from utils.files import atomic_write
+from utils.files import write_text
 from utils.plots.video import FRAMES_PER_SECOND
 from utils.reports.comparison import by_problem, compare, name_of, read_records
 from utils.reports.formatting import EXPLANATION, MISSING, half_width, with_interval
@@ -93,8 +93,7 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         ],
         problems=problems,
     )
-    with atomic_write(output / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+    write_text(output / "index.html", page)
     return output / "index.html", problems
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.evaluation.registry import METRICS, complete
-from utils.files import UserError, atomic_write, error_message
+from utils.files import UserError, atomic_write, error_message, write_text
 from utils.plots.comparison_figures import weights_figure
 from utils.plots.style import save
 from utils.reports.comparison import headline
@@ -117,8 +117,7 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         csv.writer(file).writerows(rows)
     found = by_settings(groups)
     tables = {heading: table(some) for heading, some in found.items()}
-    with atomic_write(folder / "table.json") as temporary:
-        temporary.write_text(json.dumps({"title": title, "tables": tables}, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "table.json", json.dumps({"title": title, "tables": tables}, indent=1) + "\n")
     for path in folder.glob("weights*.png"):
         path.unlink()
     figures = [(heading, panes) for heading, some in found.items() if (panes := weights_panes(some))]

@@ -15,19 +15,13 @@ from utils.runs.published import published
 from utils.runs.run import ANALYTICAL, PUBLISHED, Run
 from utils.score.networks import ScoreNetwork
 
-FORMAT_VERSION = 1  # of checkpoints; raised by what an older code would misread
-
 
 class BadCheckpoint(UserError):
     """A checkpoint that is damaged, or not one of its run."""
 
 
-class TooNew(UserError):
-    """A checkpoint that a newer version of the code wrote; it is whole."""
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content on the CPU; raises BadCheckpoint, or UserError where the code is too old for it."""
+    """Return a checkpoint's content on the CPU; raises BadCheckpoint where it is none."""
     try:
         with zipfile.ZipFile(path) as file:
             if damaged := file.testzip():  # torch.load compares no check sums
@@ -43,10 +37,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise BadCheckpoint(f"{path}: not a checkpoint of a training: it holds no state_dict")
-    version = checkpoint.get("format_version", 1)  # the first had no number
-    if version not in range(1, FORMAT_VERSION + 1):
-        text = f"it has format {version}, and this version of the code reads formats up to {FORMAT_VERSION}"
-        raise TooNew(f"{path}: written by a newer version of the code: {text}")
     return checkpoint
 
 
@@ -104,9 +94,6 @@ def load_run(run: Run, fall_back: bool = False) -> Loaded:
             raise UserError(f"{fault}\n{other}") from fault
         text = f"taking {path.name} beside it, the weights of the last epoch instead of the best"
         print(f"{fault}; {text}", file=sys.stderr)
-    for name, weights in network.named_parameters():
-        if not torch.isfinite(weights).all():
-            raise UserError(f"{path}: the weights {name} are infinite or not a number")
     return Loaded(run, configuration, network.eval(), path)
 
 

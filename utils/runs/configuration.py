@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from utils.files import atomic_write
+from utils.files import write_text
 from utils.physics.laws import Law
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.randomness import keyed_generator
@@ -179,8 +179,7 @@ class Configuration(Problem):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, path: Path) -> None:
-        with atomic_write(path) as temporary:
-            temporary.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False), encoding="utf-8")
+        write_text(path, yaml.safe_dump(self.as_dict(), sort_keys=False))
 
 
 def flat(block: dict, prefix: str = "") -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.files import UserError, atomic_write
+from utils.files import UserError, write_text
 
 LOSSES = "score_matching_loss/training,score_matching_loss/validation,excess_loss/validation,path_kl_in_nats/validation"
 HEADING = f"epoch,{LOSSES},regularizer/training,learning_rate"
@@ -32,8 +32,7 @@ class Curves:
             print(f"{path}: {missing} of {epochs_done} epochs are {text}", file=sys.stderr)
             if path.exists():
                 path.rename(path.with_suffix(".damaged.csv"))
-        with atomic_write(path) as temporary:
-            temporary.write_text("\n".join([HEADING, *kept.values(), ""]), encoding="utf-8")
+        write_text(path, "\n".join([HEADING, *kept.values(), ""]))
 
     def append(self, epoch: int, scalars: dict[str, float]) -> None:
         """Write the row of one epoch; a column is empty where the epoch has no such scalar."""

@@ -15,13 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.files import UserError, atomic_write, error_message
+from utils.files import UserError, write_text
 from utils.runs import run as runs
 from utils.runs.configuration import Configuration
 from utils.runs.loading import validated
 from utils.score.networks import ScoreNetwork
-
-FORMAT_VERSION = 1
 
 
 def published_file() -> Path:
@@ -31,22 +29,12 @@ def published_file() -> Path:
 def write_published(entries: Iterable[dict[str, Any]]) -> None:
     """Write the file anew, an entry a line."""
     lines = ",\n".join(json.dumps(entry, allow_nan=False) for entry in entries)
-    with atomic_write(published_file()) as temporary:
-        text = f'{{"format_version": {FORMAT_VERSION}, "entries": [\n{lines}\n]}}\n'
-        temporary.write_text(text, encoding="utf-8")
+    write_text(published_file(), f'{{"entries": [\n{lines}\n]}}\n')
 
 
 def read_published() -> list[dict[str, Any]]:
-    """Return all entries; raises UserError where the file is missing, damaged or too new."""
-    path = published_file()
-    try:
-        content = json.loads(path.read_bytes())
-        if content["format_version"] != FORMAT_VERSION:
-            raise UserError(f"{path}: it has format {content['format_version']}; this code reads {FORMAT_VERSION}")
-        _ = [entry["experiment"] for entry in content["entries"]]
-        return content["entries"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not readable ({error_message(error)})") from error
+    """Return all entries."""
+    return json.loads(published_file().read_bytes())["entries"]
 
 
 def published(experiment: str) -> tuple[Configuration, ScoreNetwork, int]:
@@ -58,12 +46,8 @@ def published(experiment: str) -> tuple[Configuration, ScoreNetwork, int]:
     entry = entries[experiment]
     configuration = configuration_of(entry)
     network = configuration.build_network()
-    try:
-        network.load_state_dict({name: unpacked(weights) for name, weights in entry["weights"].items()})
-        return configuration, network.eval(), int(entry["epochs"])
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = " ".join(error_message(error).split())
-        raise UserError(f"{published_file()}: the weights of {experiment} are not readable: {reason}") from error
+    network.load_state_dict({name: unpacked(weights) for name, weights in entry["weights"].items()})
+    return configuration, network.eval(), entry["epochs"]
 
 
 def configuration_of(entry: dict[str, Any]) -> Configuration:

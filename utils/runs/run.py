@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TRAINING = ROOT / "training"
 NAME, TAG = r"\w[\w.-]*", r"\w[\w.,=+-]*"  # of a run or a sweep; of a run within a sweep
 SPELLING = "should be letters, digits, dots, dashes and underscores"
-MAX_NAME = 200  # bytes of a run's name; file systems take 255, and a lock file adds to it
 ANALYTICAL = "analytical"  # the experiment that needs no training: its network is the exact score
 BASELINE = "no_regularizer"
 PUBLISHED = "published"  # the name of a run whose weights come with the code
@@ -43,9 +42,7 @@ class Run:
         if trained:
             experiment_folder(self.experiment)
         if not re.fullmatch(rf"{NAME}(/{TAG})?" if trained else TAG, self.name):
-            raise UserError(f"run name {_shown(self.name)}: {SPELLING}")
-        if any(len(part.encode()) > MAX_NAME for part in self.name.split("/")):
-            raise UserError(f"run name {_shown(self.name)}: too long for the name of a folder")
+            raise UserError(f"run name {self.name!r}: {SPELLING}")
 
     title = property(lambda run: f"{run.experiment}, {run.name}")
     sweep = property(lambda run: run.name.rpartition("/")[0] or None)  # of a run called sweep/tag
@@ -92,7 +89,7 @@ def experiment_folder(experiment: str) -> Path:
     if experiment not in find_experiments():
         close = difflib.get_close_matches(experiment, find_experiments(), n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(find_experiments())}"
-        raise UserError(f"no experiment is called {_shown(experiment)}; {hint}")
+        raise UserError(f"no experiment is called {experiment!r}; {hint}")
     return TRAINING / experiment
 
 
@@ -104,7 +101,3 @@ def code_version() -> str:
     except OSError as error:
         return f"unknown (git: {error.strerror})"
     return done.stdout.strip() or f"unknown ({done.stderr.strip().splitlines()[0]})"
-
-
-def _shown(name: str) -> str:
-    return repr(name) if len(name) <= 100 else repr(name[:97]) + "..."

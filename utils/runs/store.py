@@ -17,7 +17,7 @@ from torch import Tensor
 
 from utils.evaluation.estimates import Curve, Estimate
 from utils.evaluation.registry import Subject, complete, describe, evaluate
-from utils.files import UserError, atomic_write
+from utils.files import UserError, write_text
 from utils.runs.checkpoints import Loaded, load_run, read_checkpoint
 from utils.runs.configuration import INCIDENTAL, Configuration, Problem, difference
 from utils.runs.curves import rise_of_validation_loss, what_ran_away
@@ -76,8 +76,7 @@ class Record:
         # Floats get six digits, and are text where not finite. The facts keep all digits, for they tell runs apart.
         how: Any = {"parse_float": lambda s: float(f"{float(s):.6g}"), "parse_constant": lambda s: str(float(s))}
         content = self.facts | json.loads(json.dumps(found), **how)
-        with atomic_write(self.folder / "metrics.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(self.folder / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Record":

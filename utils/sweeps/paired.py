@@ -46,11 +46,6 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
     return Mean(mean, float(high - low) / 2, float(test.pvalue), n)
 
 
-def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Mean:
-    """Return the mean of values - baseline, seed by seed, with Student's interval and p-value."""
-    return mean_over_seeds(np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float))
-
-
 @dataclass(frozen=True)
 class Group:
     """The runs that differ in the seed alone: seed -> row; and those of the same training by score matching alone."""
@@ -78,7 +73,7 @@ class Group:
     def difference(self, metric: str) -> Mean | None:
         """Return the paired difference to the baseline, on the seeds that both have, or None without any."""
         pairs = self._pairs(metric)
-        return None if pairs is None else paired_difference(*pairs)
+        return None if pairs is None else mean_over_seeds(np.subtract(*pairs))
 
     def log_ratio(self, metric: str) -> Mean | None:
         """Return the paired difference of the logarithms to the baseline's, or None where a value is not above 0.
@@ -88,7 +83,7 @@ class Group:
         pairs = self._pairs(metric)
         if pairs is None or not np.all(np.isfinite(pairs) & (np.asarray(pairs) > 0)):
             return None
-        return paired_difference(*np.log(pairs))
+        return mean_over_seeds(np.subtract(*np.log(pairs)))
 
     def _pairs(self, metric):
         """Return our values and the baseline's on common seeds, or None where there is nothing to compare."""

@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 from matplotlib.figure import Figure
 
-from findings.tables import TRUTHS, bounds, shipped, truth
+from findings.tables import TRUTHS, bounds, name_of, shipped, truth
 from utils.plots.style import COLOURS, new_figure, styled
 from utils.sweeps.paired import Group
 
@@ -45,12 +45,12 @@ def shipped_figure() -> Figure:
 
 
 def truths_figure() -> Figure:
-    """Return the ratios of the methods on every distribution, in equal time."""
-    found = [truth(name)[1] for name in TRUTHS]
-    named = [{group.row["experiment"]: group for group in some if not group.mark} for some in found]
-    kinds = {short(name): [some.get(name) for some in named] for name in dict.fromkeys(chain(*named))}
+    """Return the ratios of everything but oracles on every distribution, in equal time."""
+    found = [{name_of(group): group for group in truth(name)[1]} for name in TRUTHS]
+    names = dict.fromkeys(chain(*found))
+    kinds = {title: [some.get(name) for name in names] for title, some in zip(TRUTHS.values(), found, strict=True)}
     numbers = {"path_kl": "path KL", "path_kl_gradient_part": "its gradient part", "ode_kl": "ODE KL"}
-    return ratios_figure([*TRUTHS.values()], kinds, numbers)
+    return ratios_figure([short(name.replace("`", "")) for name in names], kinds, numbers)
 
 
 def short(name: str) -> str:

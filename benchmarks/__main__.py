@@ -10,6 +10,7 @@ import platform
 import shutil
 import tempfile
 import time
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -59,6 +60,7 @@ def rows() -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Print the table."""
+    ArgumentParser(prog="python -m benchmarks", description=__doc__).parse_args()
     torch.set_num_threads(1)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
     print(f"`python -m benchmarks` on {machine}, torch {torch.__version__}, {date.today()}:\n", flush=True)

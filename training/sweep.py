@@ -79,7 +79,6 @@ def sweep(options: Namespace) -> int:
     held = read_results(options.results, sampling) if options.results else {}
     runs = [planned for planned in runs if planned.configuration.key() not in held]
     if options.dry_run:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
         for planned in runs:
             print(f"{planned.state:8}  {planned.run.experiment} {shlex.join(planned.overrides)}")
         if options.slurm:

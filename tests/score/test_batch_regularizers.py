@@ -77,7 +77,7 @@ def test_matrix_of_second_order_score_matching_has_the_exact_jacobian_as_its_mea
     truth, batch = AnalyticalScoreNetwork(problem, SCHEDULE), noised(problem, 4_000, generator, (0.3, 1.0))
     sigma = SCHEDULE.sigma(batch.t)[:, None]
     first, second = kernel_derivatives(batch.x, batch.x_0, sigma)
-    d = derivatives(truth, batch.x, batch.t, mixed=False)
+    d = derivatives(truth, batch.x, batch.t, second="none")
     noise = first - d.value.detach()
     error = sigma[:, :, None] * d.jacobian.detach() - torch.diag_embed(second) - noise[:, :, None] * noise[:, None]
     phase = 2 * torch.pi * batch.x.flatten(1)[:, None]

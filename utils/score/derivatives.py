@@ -12,7 +12,7 @@ Configurations are flattened here: component i of N and component k of x run ove
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,22 +20,25 @@ from torch.autograd.function import once_differentiable
 
 from utils.score.networks import MLPScoreNetwork, ScoreNetwork
 
+Second = Literal["mixed", "laplacian", "none"]  # which second derivatives in space: all, the Laplacian alone, or none
+
 
 class Derivatives(NamedTuple):
-    """N and its derivatives; all (batch, component), but the Jacobian (batch, component of N, component of x)."""
+    """N and its derivatives; all (batch, component), but the Jacobian (batch, component of N, component of x). Second
+    derivatives that were not asked for are None."""
 
     value: Tensor
     time: Tensor  # d_t N_i
     jacobian: Tensor  # d_k N_i
-    laplacian: Tensor  # sum_k d_k d_k N_i
-    grad_divergence: Tensor | None  # sum_k d_i d_k N_k, where the mixed second derivatives were asked for
+    laplacian: Tensor | None  # sum_k d_k d_k N_i
+    grad_divergence: Tensor | None  # sum_k d_i d_k N_k
 
 
-def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
+def derivatives(network: ScoreNetwork, x: Tensor, t: Tensor, second: Second = "mixed") -> Derivatives:
     """Return the derivatives of network(x, t), x (batch, atom, dimension), t (batch,), by the cheaper way it allows."""
     if isinstance(network, MLPScoreNetwork):
-        return by_forward_mode(network, x, t, mixed)
-    return by_autodiff(network, x, t, mixed)
+        return by_forward_mode(network, x, t, second)
+    return by_autodiff(network, x, t, second)
 
 
 def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,19 +50,23 @@ def value_and_divergence(network: ScoreNetwork, x: Tensor, t: Tensor) -> tuple[T
     return value.detach(), jacobian.diagonal(dim1=1, dim2=2).sum(-1)
 
 
-def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
-    """Return the derivatives of any network, by reverse mode over reverse mode; mixed derivatives cost nothing more."""
+def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, second: Second = "mixed") -> Derivatives:
+    """Return the derivatives of any network, by reverse mode over reverse mode; all second ones cost what the
+    Laplacian alone does."""
     learning = torch.is_grad_enabled()
     with torch.enable_grad():
         x, t = x.detach().requires_grad_(), t.detach().requires_grad_()
         value = network(x, t).flatten(1)
         jacobian = _jacobian(value, x, create_graph=True)
         time = _jacobian(value, t, create_graph=True)[..., 0]
-        hessian = _jacobian(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
+        if second != "none":
+            hessian = _jacobian(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
+    value, time, jacobian = (d if learning else d.detach() for d in (value, time, jacobian))
+    if second == "none":
+        return Derivatives(value, time, jacobian, None, None)
     hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
     laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
-    value, time, jacobian = (d if learning else d.detach() for d in (value, time, jacobian))
-    return Derivatives(value, time, jacobian, laplacian, grad_divergence if mixed else None)
+    return Derivatives(value, time, jacobian, laplacian, grad_divergence if second == "mixed" else None)
 
 
 def _jacobian(fields: Tensor, of: Tensor, **options: Any) -> Tensor:
@@ -72,40 +79,42 @@ def _jacobian(fields: Tensor, of: Tensor, **options: Any) -> Tensor:
     return torch.stack(slopes, 1).view(len(of), len(slopes), -1)
 
 
-def by_forward_mode(network: MLPScoreNetwork, x: Tensor, t: Tensor, mixed: bool = True) -> Derivatives:
+def by_forward_mode(network: MLPScoreNetwork, x: Tensor, t: Tensor, second: Second = "mixed") -> Derivatives:
     """Return the derivatives of the perceptron, from channels that are carried through it side by side: N, d_t N, all
-    d_k N, and either all d_k d_l N or, without the mixed ones, the Laplacian alone."""
+    d_k N, and of the second derivatives those that are asked for."""
     size = x[0].numel()
     embeddings = network.embed_coordinates, network.embed_sigma, network.embed_time
     weights, biases = zip(*((layer.weight, layer.bias) for layer in embeddings), strict=True)
     matrix = torch.cat([torch.block_diag(*weights), torch.cat(biases)[:, None]], 1)  # biases meet the constant feature
-    channels = _input_channels(network, x, t, mixed) @ matrix.T
+    channels = _input_channels(network, x, t, second) @ matrix.T
     *hidden, last = (layer for layer in network.layers if isinstance(layer, torch.nn.Linear))
     for layer in hidden:
-        channels = _SiLU.apply(channels @ layer.weight.T, layer.bias, size, mixed)
+        channels = _SiLU.apply(channels @ layer.weight.T, layer.bias, size, second)
     channels = (channels @ last.weight.T).view(len(channels), len(x), -1) @ network.average  # (channel, batch, i)
     value = channels[0] + last.bias.repeat(len(network.permutations)) @ network.average
-    jacobian, second = channels[2 : 2 + size].permute(1, 2, 0), channels[2 + size :]
-    if not mixed:
-        return Derivatives(value, channels[1], jacobian, second[0], None)
-    second = second.unflatten(0, (size, size))  # (k, l, batch, i)
-    grad_divergence = second.diagonal(dim1=0, dim2=3).sum(-1).T
-    return Derivatives(value, channels[1], jacobian, second.diagonal().sum(-1), grad_divergence)
+    jacobian, rest = channels[2 : 2 + size].permute(1, 2, 0), channels[2 + size :]
+    if second != "mixed":
+        return Derivatives(value, channels[1], jacobian, rest[0] if second == "laplacian" else None, None)
+    hessian = rest.unflatten(0, (size, size))  # (k, l, batch, i)
+    grad_divergence = hessian.diagonal(dim1=0, dim2=3).sum(-1).T
+    return Derivatives(value, channels[1], jacobian, hessian.diagonal().sum(-1), grad_divergence)
 
 
-def _products(slopes, mixed):
-    """Return a_k a_l for all k and l, or the sum of a_k a_k."""
-    return (slopes[:, None] * slopes).flatten(0, 1) if mixed else slopes.square().sum(0, keepdim=True)
+def _products(slopes, second):
+    """Return a_k a_l for all k and l, the sum of a_k a_k, or nothing."""
+    if second == "mixed":
+        return (slopes[:, None] * slopes).flatten(0, 1)
+    return slopes.square().sum(0, keepdim=True) if second == "laplacian" else slopes[:0]
 
 
 @torch.no_grad()  # nothing is learned before the embeddings
-def _input_channels(network, x, t, mixed):
+def _input_channels(network, x, t, second):
     """Return (cos, sin, sigma, t, 1) and their derivatives, (channel, batch x permutation, feature)."""
     size, number = x[0].numel(), len(network.permutations)
     angles = 2 * math.pi * x[:, network.permutations].view(-1, size)  # (row, slot)
     unit = 2 * math.pi * torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
     slopes = unit[:, network.permutations].view(size, number, size).repeat(1, len(x), 1)  # d_k angle, (k, row, slot)
-    products = _products(slopes, mixed)
+    products = _products(slopes, second)
     cos, sin, t = angles.cos(), angles.sin(), t.repeat_interleave(number)
     channels = x.new_zeros(2 + size + len(products), len(t), 2 * size + 3)
     channels[0, :, :size], channels[0, :, size:-3] = cos, sin
@@ -124,17 +133,17 @@ class _SiLU(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, channels, bias, size, mixed):
+    def forward(ctx, channels, bias, size, second):
         a = channels[0] + bias
         s = torch.sigmoid(a)
         u, w = s * (1 - s), 1 - 2 * s
         slope, curvature = torch.addcmul(s, a, u), u * (2 + a * w)
-        products = _products(channels[2 : 2 + size], mixed)
+        products = _products(channels[2 : 2 + size], second)
         outputs = slope * channels
         torch.mul(a, s, out=outputs[0])
         outputs[2 + size :].addcmul_(curvature, products)
         ctx.save_for_backward(channels, products, a, u, w, slope, curvature)
-        ctx.mixed = mixed
+        ctx.second = second
         return outputs
 
     @staticmethod
@@ -142,14 +151,15 @@ class _SiLU(torch.autograd.Function):
     def backward(ctx, gradient):
         channels, products, a, u, w, slope, curvature = ctx.saved_tensors
         size = len(channels) - 2 - len(products)
-        second = gradient[2 + size :]
+        rest = gradient[2 + size :]
         inputs = slope * gradient
         inputs[0].addcmul_(curvature, (channels[1:] * gradient[1:]).sum(0))
-        inputs[0].addcmul_(u * (3 * w + a * (1 - 6 * u)), (products * second).sum(0))
-        if ctx.mixed:
-            second = second.unflatten(0, (size, size))
-            second = ((second + second.transpose(0, 1)) * channels[2 : 2 + size]).sum(1)
-        else:
-            second = 2 * second * channels[2 : 2 + size]
-        inputs[2 : 2 + size].addcmul_(curvature, second)
+        if ctx.second != "none":
+            inputs[0].addcmul_(u * (3 * w + a * (1 - 6 * u)), (products * rest).sum(0))
+            if ctx.second == "mixed":
+                rest = rest.unflatten(0, (size, size))
+                slopes = ((rest + rest.transpose(0, 1)) * channels[2 : 2 + size]).sum(1)
+            else:
+                slopes = 2 * rest * channels[2 : 2 + size]
+            inputs[2 : 2 + size].addcmul_(curvature, slopes)
         return inputs, inputs[0].sum(0), None, None

@@ -110,7 +110,7 @@ class Conservative(Regularizer):
 
     def __call__(self, network, x, t, *, truth, generator):
         x, t = self.choose_points(x, t, generator)
-        jacobian = derivatives(network, x, t, mixed=False).jacobian
+        jacobian = derivatives(network, x, t, second="none").jacobian
         return (jacobian - jacobian.mT).square().mean() / 4
 
 
@@ -127,7 +127,7 @@ class SecondOrderScoreMatching(Regularizer):
     def on_batch(self, network, batch, *, training_set, truth, generator):
         x, t, _, x_0 = (part[: self.batch_size] for part in batch)
         sigma = network.schedule.sigma(t)[:, None]
-        d = derivatives(network, x, t, mixed=False)
+        d = derivatives(network, x, t, second="none")
         target, curvature = kernel_derivatives(x, x_0, sigma)
         noise = target - d.value.detach()
         matrix = torch.diag_embed(curvature) + noise[:, :, None] * noise[:, None, :]

@@ -127,7 +127,8 @@ def train_all(options: Namespace, waiting: list[PlannedRun], sampling: Sampling,
                 if running and options.slurm and not client.nthreads():
                     slurm.check_jobs(client.cluster)
         finally:
-            client.unregister_worker_plugin(ours)  # ends what still runs, and returns when that is saved
+            with contextlib.suppress(TimeoutError):  # a worker that is too busy to answer saves when it is closed
+                client.unregister_worker_plugin(ours)  # ends what still runs, and returns when that is saved
             client.cancel(list(running))
     return failed
 
@@ -167,9 +168,7 @@ def open_client(options: Namespace, runs: int) -> Iterator[Any]:
 
 def local_cluster(workers: int) -> Any:
     """Return a Dask cluster of processes on this machine. They see no signal: this process tells them to stop.
-
-    A signal that comes while they start is heard when they are there and can be closed.
-    """
+    A signal that comes while they start is heard when they are there and can be closed."""
     from distributed import LocalCluster
 
     both, heard = (signal.SIGINT, signal.SIGTERM), threading.Event()

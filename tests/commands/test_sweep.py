@@ -217,6 +217,22 @@ def test_sweep_that_loses_a_worker_is_stopped_and_killed_ends_as_others(copy, wh
     assert all(is_as_whole(run) and run.metrics_file.exists() for run in runs)
 
 
+def test_worker_that_is_too_busy_to_answer_does_not_hide_that_it_was_stopped(scheduler, tmp_path, monkeypatch):
+    with_few_metrics(monkeypatch)
+    monkeypatch.setattr("training.sweep._progress", raising(KeyboardInterrupt))
+    monkeypatch.setattr(distributed.Client, "unregister_worker_plugin", raising(TimeoutError))
+    words = "--config", grid(tmp_path / "g.yaml", (NO, SHORT), name="busy", seeds=[0])
+    assert sweep_here(*words, "--scheduler", scheduler) == 130  # and not 2, as after an error
+    until(lambda: run_of("busy").metrics_file.exists())  # the worker went on
+
+
+def raising(error):
+    def function(*_):
+        raise error
+
+    return function
+
+
 def test_sigterm_to_run_all_ends_all_of_it_with_the_command_that_continues(copy, monkeypatch):
     with_few_metrics(monkeypatch)
     record, _, seconds = evaluate_run(load_run(Run(ANALYTICAL)), SAMPLING, copy / "generated_artifacts/analytical/run1")

@@ -181,7 +181,7 @@ def sweep_table(name: str, *settings: str) -> Rows:
 
 
 def reference_table() -> Rows:
-    yield "experiment", "path KL, nats", "theirs, one seed", "strays, %", "theirs, one seed"
+    yield "experiment", "path KL, nats", "path KL, theirs", "strays, %", "strays, theirs"
     for group in study("reference"):
         path_kl, strays = REFERENCE[group.row["experiment"]]
         yield name_of(group), mean(group, "path_kl"), path_kl, percent(group, "stray_fraction"), strays

@@ -519,9 +519,9 @@ function showNumbers() {
   const where = pointer ? ` at (${pointer.map((x) => x.toFixed(2)).join(", ")})` : "";
   const exact = pointer && valueAt(problem.field, pointer);
   const values = panes.map(({ entry }) => pointer && valueAt(entry.field, pointer));
-  cell(1, `N${where}`, values.map((value) => (value ? vector(value) : "–")));
+  cell(1, `N${where || " at the pointer"}`, values.map((value) => (value ? vector(value) : "–")));
   const error = (value) => vector([value[0] - exact[0], value[1] - exact[1]]);
-  cell(2, "N less the exact one", values.map((value, i) => (value && !panes[i].entry.exact ? error(value) : "–")));
+  cell(2, "N minus the exact N", values.map((value, i) => (value && !panes[i].entry.exact ? error(value) : "–")));
   const log = pointer ? problem.logDensity(...pointer, t).toFixed(2).replace("-", "−") : "–";
   cell(3, "log p, exact, nats", [log, log]);
 }

@@ -32,6 +32,7 @@ TRUTHS = {  # distributions of the data, a file of rows each
     "mixture": "unequal mixture",
     "wide": "width 0.05",
     "few_data": "512 configurations",
+    "three_atoms": "three atoms",
 }
 REFERENCE = {  # of the reference implementation, one seed: path KL in nats, strays in percent
     BASELINE: ("0.074", "0.29"),

@@ -27,6 +27,7 @@ for axes, network, title in zip(panes, (learned, exact), (EXPERIMENT, "exact"), 
         axes.quiver(*x[..., 0].T, *network.score(x, t)[..., 0].T)
     axes.set(title=f"{title}, t = {T}", xlabel="atom 1", ylabel="atom 2")
 figure.savefig("first_look.png")
+print("the fields at one time: first_look.png")
 
 # The path KL: the integral over t of sigma sigma_dot E|s_learned - s|^2. A network called returns N = sigma s.
 t = torch.rand(20_000, generator=generator)
@@ -40,7 +41,8 @@ print(f"path KL: {path_kl:.4f} nats")
 start = torch.rand(2_000, *problem.shape, generator=generator)
 samples = predictor_corrector(learned, start, time_grid(100), generator=generator)
 strays = share_of_strays(problem, samples, schedule.sigma(torch.tensor(0.0)))
-print(f"samples: {samples[:3, :, 0].tolist()} ..., {100 * strays.value:.2f} % of them strays")
+positions = [f"({first:.3f}, {second:.3f})" for first, second in samples[:3, :, 0]]
+print(f"samples: {', '.join(positions)}, ..., {100 * strays.value:.2f} % of them strays")
 
 # The density of a point under the samples of the probability-flow ODE, and the exact one.
 point = torch.tensor([[[0.26], [0.75]]], dtype=torch.float64)

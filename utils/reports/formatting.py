@@ -11,8 +11,8 @@ from utils.evaluation.estimates import CONFIDENCE, Estimate
 MISSING = "\N{EN DASH}"
 EXPLANATION = (
     "±: half of the 95 % interval over seeds (Student's t). Differences and ratios are to the same training without a"
-    " regularizer, paired by seed; a ratio is that of geometric means, with its 95 % interval. * marks those whose"
-    " interval excludes no difference."
+    " regularizer, paired by seed; a ratio is that of geometric means, with its 95 % interval. * marks a"
+    " difference whose interval excludes 0, and a ratio whose interval excludes 1."
 )
 
 

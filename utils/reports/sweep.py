@@ -81,7 +81,7 @@ def table(groups: Sequence[Group]) -> list[list[str]]:
         else:
             compared = [_ratio(group.log_ratio(name)) for group in groups]
         if metric.paired and any(compared):
-            columns.append([metric.paired, *compared])
+            columns.append([f"{metric.label.partition(',')[0]}, {metric.paired}", *compared])
     return [list(row) for row in zip(*columns, strict=True)]
 
 

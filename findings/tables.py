@@ -238,5 +238,6 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "truths": truths_table,
     "truths/learning_rates": rates_table,
     "truths/mixture_settings": lambda: sweep_table("truths/mixture_settings", *OF_ENERGY, "target.references"),
+    "truths/three_atoms_settings": lambda: sweep_table("truths/three_atoms_settings", "max_epochs"),
     **{f"truths/{name}": partial(truth_table, name) for name in TRUTHS},
 }

@@ -59,13 +59,12 @@ def by_autodiff(network: ScoreNetwork, x: Tensor, t: Tensor, second: Second = "m
         value = network(x, t).flatten(1)
         jacobian = _jacobian(value, x, create_graph=True)
         time = _jacobian(value, t, create_graph=True)[..., 0]
+        laplacian = grad_divergence = None
         if second != "none":
             hessian = _jacobian(jacobian.flatten(1), x, create_graph=learning, retain_graph=True)
+            hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
+            laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
     value, time, jacobian = (d if learning else d.detach() for d in (value, time, jacobian))
-    if second == "none":
-        return Derivatives(value, time, jacobian, None, None)
-    hessian = hessian.unflatten(1, jacobian.shape[1:])  # (batch, i, k, l)
-    laplacian, grad_divergence = (hessian.diagonal(dim1=d, dim2=d + 1).sum(-1) for d in (2, 1))
     return Derivatives(value, time, jacobian, laplacian, grad_divergence if second == "mixed" else None)
 
 

@@ -11,7 +11,7 @@ from utils.physics.noise_schedule import ExponentialSchedule
 from utils.physics.torus import (
     displacement,
     wrap,
-    wrapped_normal_curvature,
+    wrapped_normal_derivatives,
     wrapped_normal_log_density,
     wrapped_normal_score,
 )
@@ -64,10 +64,12 @@ def orthogonal(error, functions):
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.15, 0.37, 0.39, 1.0])
-def test_curvature_is_the_derivative_of_the_score(sigma, generator):
+def test_second_derivative_of_the_kernel_is_that_of_its_score(sigma, generator):
     u = torch.rand(100, generator=generator).double().requires_grad_()
-    (exact,) = torch.autograd.grad(wrapped_normal_score(u, sigma).sum(), u)
-    assert torch.allclose(wrapped_normal_curvature(u.detach(), sigma), exact, rtol=1e-10, atol=1e-9)
+    score = wrapped_normal_score(u, sigma)
+    (curvature,) = torch.autograd.grad(score.sum(), u)
+    for ours, exact in zip(wrapped_normal_derivatives(u.detach(), sigma), (score, curvature), strict=True):
+        assert torch.allclose(ours, exact, rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("coordinates", [BASE, OTHERS[2]])
@@ -77,7 +79,7 @@ def test_matrix_of_second_order_score_matching_has_the_exact_jacobian_as_its_mea
     truth, batch = AnalyticalScoreNetwork(problem, SCHEDULE), noised(problem, 4_000, generator, (0.3, 1.0))
     sigma = SCHEDULE.sigma(batch.t)[:, None]
     first, second = kernel_derivatives(batch.x, batch.x_0, sigma)
-    d = derivatives(truth, batch.x, batch.t, second="none")
+    d = derivatives(truth, batch.x, batch.t, wanted="jacobian")
     noise = first - d.value.detach()
     error = sigma[:, :, None] * d.jacobian.detach() - torch.diag_embed(second) - noise[:, :, None] * noise[:, None]
     phase = 2 * torch.pi * batch.x.flatten(1)[:, None]

@@ -52,7 +52,7 @@ def test_log_density_has_period_one_and_the_symmetry_of_the_atoms(shape, schedul
 @pytest.mark.parametrize("shape", SHAPES)
 def test_curl_and_circulation_vanish(shape, schedule, generator):
     network, (x, t) = make_energy(schedule, shape), points(shape, generator)
-    jacobian = derivatives(network, x, t, second="none").jacobian
+    jacobian = derivatives(network, x, t, wanted="jacobian").jacobian
     assert (jacobian - jacobian.mT).abs().max() < 1e-12 * jacobian.abs().max()
     x = x[:, None].repeat(1, 256, 1, 1)
     x[:, :, 0, 0] += torch.arange(256) / 256  # once around, which the trapezoid rule integrates to rounding

@@ -55,19 +55,22 @@ def wrapped_normal_score(u: Tensor, sigma: Tensor | float) -> Tensor:
     return torch.where(is_narrow, by_images, by_harmonics)
 
 
-def wrapped_normal_curvature(u: Tensor, sigma: Tensor | float) -> Tensor:
-    """Return d^2/du^2 log W(u), elementwise; u and sigma > 0 broadcast against each other."""
+def wrapped_normal_derivatives(u: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return d/du log W(u), and d^2/du^2 log W(u), elementwise; u and sigma > 0 broadcast against each other."""
     u, narrow, wide, is_narrow = _prepare(u, sigma)
     k, exponents = _images(u, narrow)
     weights = torch.softmax(exponents, 0)
-    variance = (weights * (k - (weights * k).sum(0)) ** 2).sum(0)  # of the image
-    by_images = (variance / narrow**2 - 1) / narrow**2
+    mean = (weights * k).sum(0)
+    variance = (weights * (k - mean) ** 2).sum(0)  # of the image
+    by_images = -(u + mean) / narrow**2, (variance / narrow**2 - 1) / narrow**2
     if is_narrow.all():
         return by_images
     n, amplitudes, phases = _harmonics(u, wide)
-    density = 1 + (amplitudes * torch.cos(phases)).sum(0)
-    second = -((2 * math.pi * n) ** 2 * amplitudes * torch.cos(phases)).sum(0) / density
-    return torch.where(is_narrow, by_images, second - wrapped_normal_score(u, wide) ** 2)
+    cos, sin = amplitudes * torch.cos(phases), amplitudes * torch.sin(phases)
+    density, n = 1 + cos.sum(0), 2 * math.pi * n
+    score = -(n * sin).sum(0) / density
+    curvature = -(n**2 * cos).sum(0) / density - score**2
+    return torch.where(is_narrow, by_images[0], score), torch.where(is_narrow, by_images[1], curvature)
 
 
 def _prepare(u, sigma):

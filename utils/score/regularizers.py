@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from utils.physics.empirical import empirical_score
 from utils.physics.noise_schedule import time_grid
-from utils.physics.torus import displacement, wrap, wrapped_normal_curvature, wrapped_normal_score
+from utils.physics.torus import displacement, wrap, wrapped_normal_derivatives, wrapped_normal_score
 from utils.score.derivatives import derivatives
 from utils.score.networks import ScoreNetwork
 from utils.score.residuals import fokker_planck_residual, hutchinson_residuals
@@ -110,7 +110,7 @@ class Conservative(Regularizer):
 
     def __call__(self, network, x, t, *, truth, generator):
         x, t = self.choose_points(x, t, generator)
-        jacobian = derivatives(network, x, t, second="none").jacobian
+        jacobian = derivatives(network, x, t, wanted="jacobian").jacobian
         return (jacobian - jacobian.mT).square().mean() / 4
 
 
@@ -127,7 +127,7 @@ class SecondOrderScoreMatching(Regularizer):
     def on_batch(self, network, batch, *, training_set, truth, generator):
         x, t, _, x_0 = (part[: self.batch_size] for part in batch)
         sigma = network.schedule.sigma(t)[:, None]
-        d = derivatives(network, x, t, second="none")
+        d = derivatives(network, x, t, wanted="jacobian")
         target, curvature = kernel_derivatives(x, x_0, sigma)
         noise = target - d.value.detach()
         matrix = torch.diag_embed(curvature) + noise[:, :, None] * noise[:, None, :]
@@ -257,7 +257,8 @@ def kernel_derivatives(x: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[Tensor, T
     """Return sigma d log K(x | x_0) and sigma^2 d^2 log K, by each component of x, (batch, component), for sigma
     (batch, 1)."""
     u = displacement(x, x_0).flatten(1)
-    return sigma * wrapped_normal_score(u, sigma), sigma**2 * wrapped_normal_curvature(u, sigma)
+    first, second = wrapped_normal_derivatives(u, sigma)
+    return sigma * first, sigma**2 * second
 
 
 def _time_derivative(function, x, t):

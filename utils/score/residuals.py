@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.func import grad, jvp, vjp
 
-from utils.score.derivatives import Derivatives, Second, derivatives
+from utils.score.derivatives import Derivatives, Wanted, derivatives
 from utils.score.networks import ScoreNetwork
 
 
@@ -16,8 +16,8 @@ def fokker_planck_residual(network: ScoreNetwork, x: Tensor, t: Tensor, form: st
     With N = sigma s and its Jacobian J it is (sigma / sigma_dot) d_t N - N - sigma^2 D2 N - 2 sigma D1 N, where D2 N
     and D1 N are grad div N and J^T N for `score_fpe`, lap N and J N for `advective`.
     """
-    second: Second = "mixed" if form == "score_fpe" else "laplacian"
-    return residual_from(derivatives(network, x, t, second), network, t, form)
+    wanted: Wanted = "all" if form == "score_fpe" else "laplacian"
+    return residual_from(derivatives(network, x, t, wanted), network, t, form)
 
 
 def residual_from(d: Derivatives, network: ScoreNetwork, t: Tensor, form: str) -> Tensor:

@@ -48,16 +48,11 @@ def holds(network, state):
     return all(torch.equal(value, state[f"network.{name}"]) for name, value in network.state_dict().items())
 
 
-def test_network_of_a_run_is_the_one_in_its_best_checkpoint_if_it_holds_numbers(left):
-    left.last_checkpoint.unlink()
-    network = load_score_network("no_regularizer")
-    assert not network.training and holds(network, weights(left.best_checkpoint))
-
-
 def test_exact_score_needs_no_run_and_a_run_that_is_not_trained_is_named_with_its_command(training, truth, generator):
     network = load_score_network("analytical")
     x, t = torch.rand(20, 2, 1, generator=generator), torch.rand(20, generator=generator)
     assert not network.training and torch.equal(network(x, t), truth(x, t))
+    assert not load_score_network(leave_run("no_regularizer").experiment).training
     text = f"no_regularizer, run2: not trained yet; train it with: {Run('no_regularizer', 'run2').command}"
     with pytest.raises(UserError, match=f"^{re.escape(text)}$"):
         load_score_network("no_regularizer", "run2")
@@ -145,14 +140,6 @@ def test_run_without_its_last_checkpoint_starts_over_but_not_as_another_one(run,
     run.last_checkpoint.symlink_to("nowhere.ckpt")
     said = refused(train.main, WORDS, capsys, training.parent)
     assert said[0].startswith(f"{run.last_checkpoint}: ") and "--from-scratch" in said[1]
-
-
-@pytest.mark.parametrize("name", ["curves.csv", "checkpoints/best.ckpt"])
-def test_folder_in_the_place_of_a_file_is_named(run, capsys, name):
-    (run.folder / name).unlink()
-    (run.folder / name).mkdir()
-    assert train.main(LONGER) == 2
-    assert f"{run.folder / name}: Is a directory" in capsys.readouterr().err
 
 
 def test_analysis_takes_the_last_checkpoint_and_keeps_what_it_cannot_make_anew(left, tmp_path, capsys, monkeypatch):

@@ -1,8 +1,8 @@
 """The schema of a configuration: what follows from what, and which settings tell trainings apart."""
 
 import json
-from typing import Literal
 
+import pytest
 import torch
 import yaml
 
@@ -10,7 +10,6 @@ from utils.runs.configuration import Configuration, Data, difference, flat
 from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, find_experiments
 from utils.score.networks import Architecture
-from utils.score.regularizers import Regularizer
 
 POSITIONS = "toy_problem.equilibrium_relative_coordinates"
 BASE = configure("fokker_planck_regularizer")
@@ -21,28 +20,31 @@ def key(*overrides):
 
 
 def test_configuration_written_is_the_one_read(tmp_path):
-    path = tmp_path / "config.yaml"
+    path, words = tmp_path / "config.yaml", ("optimizer.learning_rate=1.2345678901234567e-5", f"{POSITIONS}=[[0.1]]")
     for experiment in find_experiments():
-        words = "optimizer.learning_rate=1.2345678901234567e-5", f"{POSITIONS}=[[0.1]]"
         configuration = configure(experiment, words)
         configuration.write(path)
         assert read_configuration(path) == configuration
+
+
+def test_run_begun_before_there_were_other_laws_and_networks_is_known_as_the_same(tmp_path):
+    class Older(Configuration):
+        score_network: Architecture  # which has no type
+
     content = BASE.as_dict()
-    del content["toy_problem"]["type"]  # as of a run begun before there were other laws
-    path.write_text(yaml.safe_dump(content))
-    before = read_configuration(path)
-    assert before == BASE and before.key() == BASE.key() and difference(before, BASE) == {}
+    del content["toy_problem"]["type"], content["score_network"]["type"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    assert read_configuration(tmp_path / "config.yaml") == BASE and Older.model_validate(content).key() == BASE.key()
 
 
-def test_true_score_is_symmetric_where_the_network_is(tmp_path):
-    for word, switch in (("true", True), ("false", False)):
-        words = f"score_network.permutation_equivariant={word}", f"toy_problem.permutation_symmetric={word}"
-        configuration = configure("no_regularizer", words)
-        assert configuration == configure("no_regularizer", words[:1])
-        assert configuration.toy_problem.permutation_symmetric is switch
-        assert configuration.score_network.permutation_equivariant is switch
-        configuration.write(tmp_path / "config.yaml")
-        assert read_configuration(tmp_path / "config.yaml") == configuration
+@pytest.mark.parametrize(("word", "switch"), [("true", True), ("false", False)])
+def test_true_score_is_symmetric_where_the_network_is(tmp_path, word, switch):
+    words = f"score_network.permutation_equivariant={word}", f"toy_problem.permutation_symmetric={word}"
+    configuration = configure("no_regularizer", words)
+    assert configuration == configure("no_regularizer", words[:1])
+    assert configuration.toy_problem.permutation_symmetric is switch
+    configuration.write(tmp_path / "config.yaml")
+    assert read_configuration(tmp_path / "config.yaml") == configuration
 
 
 def test_initial_weights_depend_on_the_seed_alone():
@@ -99,34 +101,11 @@ def test_setting_that_is_added_with_a_default_changes_no_key():
         assert Later.model_validate(content | change).key() != BASE.key()
 
 
-def test_runs_made_when_there_was_one_kind_of_network_keep_their_key():
-    class Older(Configuration):
-        score_network: Architecture  # which has no type
-
-    content = BASE.as_dict()
-    assert content["score_network"].pop("type") == "mlp"
-    assert Configuration.model_validate(content) == BASE and Older.model_validate(content).key() == BASE.key()
-
-
 def test_baseline_of_every_experiment_is_the_plain_network_on_plain_targets():
     plain = configure("no_regularizer")
     assert {configure(name).baseline.key() for name in find_experiments()} == {plain.key()} and plain.baseline == plain
     changed = configure("energy_network_with_stable_targets", ["seed=5", "score_network.hidden_size=8"]).baseline
     assert changed == configure("no_regularizer", ["seed=5", "score_network.hidden_size=8"])
-
-
-def test_regularizer_that_is_defined_is_known_at_once():
-    class Smoothness(Regularizer):
-        type: Literal["smoothness"] = "smoothness"
-        order: int = 1
-
-    class Now(Configuration):
-        """The same fields, with the regularizers that there are now."""
-
-    block = {"type": "smoothness", "weight": 0.5, "points": "uniform"}
-    configuration = Now.model_validate(BASE.as_dict() | {"regularizer": block})
-    assert configuration.regularizer == Smoothness(weight=0.5, points="uniform")
-    assert Now.model_validate(configuration.as_dict()) == configuration
 
 
 def test_difference_names_what_is_only_in_one_of_two():

@@ -46,33 +46,21 @@ def test_shipped_runs_are_run1_of_every_experiment():
 
 
 TOO_MANY = {f"optimizer.{i}": [*range(8)] for i in range(6)}  # planning them would take an hour
+SAME_NAME = [f"parts.1, {NO}: two configurations would both be tried/seed={seed}; name what" for seed in (0, 1)]
+TWO_FAULTS = [f"parts.1, {FP}: max_epochs: should be a valid integer, given 0.5"]
+TWO_FAULTS += [f'parts.1, {FP}: regularizer.weight: should be a valid number, given "a"']
 BAD_GRIDS = [
     ([(NO, {"sed": 1})], [f"parts.0, {NO}: sed: unknown key (did you mean seed?), given 1"]),
     ([(NO, {"max_epochs": [0]})], [f"parts.0, {NO}: max_epochs: should be greater than or equal to 1, given 0"]),
-    (
-        [(FP, {}), (FP, {"regularizer.weight": [1e-3, "a"], "max_epochs": 0.5})],
-        [
-            f"parts.1, {FP}: max_epochs: should be a valid integer, given 0.5",
-            f'parts.1, {FP}: regularizer.weight: should be a valid number, given "a"',
-        ],
-    ),
-    ([("idea", {})], ["parts.0.experiments: no experiment is called 'idea'; there are: no_regularizer, "]),
-    ([("analytical", {})], ["parts.0.experiments: no experiment is called 'analytical'"]),
+    ([(FP, {}), (FP, {"regularizer.weight": [1e-3, "a"], "max_epochs": 0.5})], TWO_FAULTS),
+    ([("analytical", {})], ["parts.0.experiments: no experiment is called 'analytical'; there are: no_"]),
     ([(NO, {"seed": [1]})], ["parts.0.overrides: seed: the seeds are those of `seeds`"]),
     ([(NO, {"max_epochs": []})], ["parts.0.overrides: max_epochs: an empty list of values leaves no run"]),
     ([(NO, {"data[0]": 3})], [f"parts.0, {NO}: data[0]=3: should be key=value"]),
     ([], ["parts: List should have at least 1 item"]),
-    (
-        [(NO, {"max_epochs": 4}), (NO, {"max_epochs": 5})],
-        [f"parts.1, {NO}: two configurations would both be tried/seed={seed}; name what" for seed in (0, 1)],
-    ),
+    ([(NO, {"max_epochs": 4}), (NO, {"max_epochs": 5})], SAME_NAME),
     ([(NO, TOO_MANY)], ["parts: these are 524,288 runs; a sweep has at most 10,000"]),
 ]
-
-
-@pytest.mark.parametrize(("parts", "lines"), BAD_GRIDS, ids=[lines[0] for _, lines in BAD_GRIDS])
-def test_bad_grid_is_refused_with_the_key_of_each_fault(tmp_path, parts, lines):
-    refused(grid(tmp_path / "bad.yaml", *parts), *lines)
 
 
 def refused(path, *lines):
@@ -80,6 +68,11 @@ def refused(path, *lines):
         plan(path)
     said = sorted(line.removeprefix(f"{path}: ") for line in str(fault.value).splitlines())
     assert all(one.startswith(line) for one, line in zip(said, lines, strict=True)), said
+
+
+@pytest.mark.parametrize(("parts", "lines"), BAD_GRIDS, ids=[lines[0] for _, lines in BAD_GRIDS])
+def test_bad_grid_is_refused_with_the_key_of_each_fault(tmp_path, parts, lines):
+    refused(grid(tmp_path / "bad.yaml", *parts), *lines)
 
 
 def test_what_all_parts_share_is_checked_as_well(tmp_path, training):

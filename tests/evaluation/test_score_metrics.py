@@ -13,7 +13,6 @@ from utils.evaluation.estimates import BINS, NoValue, points_at
 from utils.evaluation.registry import WHERE
 from utils.physics.empirical import empirical_score
 from utils.physics.noise_schedule import ExponentialSchedule
-from utils.physics.torus import wrap, wrapped_normal_log_density
 from utils.score.networks import AnalyticalScoreNetwork
 
 
@@ -103,21 +102,6 @@ def test_distance_from_memory_is_taken_where_the_noised_training_set_is(truth, m
     exact = variance * ((0.02**2 + 0.01**2) / 2 + variance) / (0.01**2 + variance) ** 2
     found = metrics.distance_from_memory(subject)
     assert near(found, 1 / (1 + exact)) and found.standard_error < 0.0125 and found.number_of_points == 3_000
-
-
-@pytest.mark.parametrize("centre", [0.5, 0.0])
-@pytest.mark.parametrize("time", [0.45, 0.95])  # noise of 0.01 and 0.15
-def test_score_of_the_training_set_is_the_gradient_of_the_mixture_of_kernels(centre, time, schedule):
-    """Across the seam as well. Of three images two are taken, the third of which weighs 2e-10 at the larger noise."""
-    centres = centre + 0.02 * torch.randn(20, 2, 2, generator=seeded()).double()
-    x, t = centre + 0.02 * torch.randn(10, 2, 2, generator=seeded(1)).double(), torch.full((10,), time).double()
-    x.requires_grad_()
-    sigma = schedule.sigma(t)
-    kernels = wrapped_normal_log_density(x[:, None] - centres, sigma[:, None, None, None]).sum((-2, -1))
-    (score,) = torch.autograd.grad(kernels.logsumexp(1).sum(), x)
-    ours, number = empirical_score(wrap(centres), wrap(x).detach(), sigma)
-    assert torch.allclose(ours, sigma[:, None, None] * score, rtol=1e-9, atol=1e-8)
-    assert torch.allclose(number, 1 / kernels.softmax(1).square().sum(1), rtol=1e-7)
 
 
 def test_training_set_has_an_error_that_falls_with_its_size_and_no_value_where_few_make_the_score(truth):

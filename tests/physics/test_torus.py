@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from utils.physics.torus import CROSSOVER_SIGMA, wrapped_normal_log_density, wrapped_normal_score
+from utils.physics.torus import (
+    CROSSOVER_SIGMA,
+    wrapped_normal_curvature,
+    wrapped_normal_log_density,
+    wrapped_normal_score,
+)
 
 SIGMAS = [0.001, 0.01, 0.1, 0.2, 0.3, CROSSOVER_SIGMA - 1e-9, CROSSOVER_SIGMA, 0.5, 1.0, 3.0]
 
@@ -15,12 +20,14 @@ def test_wrapped_normal_is_the_sum_over_images(sigma):
     u = torch.linspace(-1.5, 1.5, 1201, dtype=torch.double).requires_grad_()
     exponents = -((u[:, None] + torch.arange(-60, 61)) ** 2) / (2 * sigma**2)
     log_density = exponents.logsumexp(1) - math.log(math.sqrt(2 * math.pi) * sigma)
-    (score,) = torch.autograd.grad(log_density.sum(), u)
+    (score,) = torch.autograd.grad(log_density.sum(), u, create_graph=True)
+    (curvature,) = torch.autograd.grad(score.sum(), u)
     width = torch.tensor(sigma, dtype=torch.double)
     # Relative rounding of float64, times the size of the exponent u^2 / 2 sigma^2.
     torch.testing.assert_close(wrapped_normal_log_density(u, width), log_density, rtol=1e-13, atol=1e-14)
     # Halfway between images the score vanishes by cancellation of two images, so the error is absolute there.
     torch.testing.assert_close(wrapped_normal_score(u, width), score, rtol=1e-12, atol=1e-13 / sigma**2)
+    torch.testing.assert_close(wrapped_normal_curvature(u, width), curvature, rtol=1e-11, atol=1e-13 / sigma**4)
 
 
 def test_float32_is_as_accurate_as_the_minimal_image_allows(generator):

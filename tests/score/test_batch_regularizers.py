@@ -8,13 +8,7 @@ from subjects import Given
 
 from utils.files import UserError
 from utils.physics.noise_schedule import ExponentialSchedule
-from utils.physics.torus import (
-    displacement,
-    wrap,
-    wrapped_normal_derivatives,
-    wrapped_normal_log_density,
-    wrapped_normal_score,
-)
+from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
 from utils.runs.loading import configure
 from utils.score.derivatives import derivatives
 from utils.score.networks import AnalyticalScoreNetwork, Energy
@@ -61,15 +55,6 @@ def orthogonal(error, functions):
         if abs(products.mean()) > 4.5 * products.std() / len(products) ** 0.5:
             return False
     return True
-
-
-@pytest.mark.parametrize("sigma", [0.01, 0.15, 0.37, 0.39, 1.0])
-def test_second_derivative_of_the_kernel_is_that_of_its_score(sigma, generator):
-    u = torch.rand(100, generator=generator).double().requires_grad_()
-    score = wrapped_normal_score(u, sigma)
-    (curvature,) = torch.autograd.grad(score.sum(), u)
-    for ours, exact in zip(wrapped_normal_derivatives(u.detach(), sigma), (score, curvature), strict=True):
-        assert torch.allclose(ours, exact, rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("coordinates", [BASE, OTHERS[2]])

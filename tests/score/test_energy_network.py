@@ -3,23 +3,14 @@
 import pytest
 import torch
 from conftest import make_network, make_problem
-from subjects import make_subject
+from networks import SHAPES, points
 
-from utils.evaluation.field_metrics import circulation, curl
-from utils.score.derivatives import derivatives, value_and_divergence
+from utils.score.derivatives import derivatives
 from utils.score.networks import AnalyticalScoreNetwork, Energy
-
-SHAPES = [(2, 1), (1, 1), (3, 1), (2, 2)]
-LENGTH = 0.03
 
 
 def make_energy(schedule, shape=(2, 1), equivariant=True):
-    return make_network(schedule, shape, equivariant, kind=Energy, length=LENGTH).double()
-
-
-def points(shape, generator, number=20):
-    x, t = torch.rand(number, *shape, generator=generator), torch.rand(number, generator=generator)
-    return x.double(), t.double()
+    return make_network(schedule, shape, equivariant, kind=Energy, length=0.03).double()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -60,14 +51,6 @@ def test_curl_and_circulation_vanish(shape, schedule, generator):
     assert loop.mean(1).abs().max() < 1e-12 * loop.abs().max()
 
 
-def test_divergence_is_the_trace_of_the_jacobian(schedule, generator):
-    network, (x, t) = make_energy(schedule), points((2, 1), generator)
-    value, divergence = value_and_divergence(network, x, t)
-    assert torch.allclose(value, network(x, t), atol=1e-14)
-    trace = derivatives(network, x, t).jacobian.diagonal(dim1=1, dim2=2).sum(-1)
-    assert torch.allclose(divergence, trace, rtol=1e-9, atol=1e-12)
-
-
 def test_size_is_of_order_one_at_every_noise_where_the_score_is_that_of_one_mode(schedule, generator):
     """grad phi = r s: with l = sigma_d its components have variance 1 under p_t, as long as modes do not overlap."""
     problem = make_problem()
@@ -77,23 +60,3 @@ def test_size_is_of_order_one_at_every_noise_where_the_score_is_that_of_one_mode
         x = problem.sample_noised(schedule.sigma(t), generator)
         gradient = truth.score(x, t) * make_network(schedule, kind=Energy, length=0.01).radius(t)[:, None, None]
         assert gradient.square().mean().item() == pytest.approx(1, abs=4 * (2 / gradient.numel()) ** 0.5)
-
-
-def test_log_density_is_highest_where_the_data_are_once_it_is_trained(schedule, generator):
-    """A few steps of score matching at high noise fix the sign."""
-    problem, network = make_problem(), make_energy(schedule)
-    optimizer, t = torch.optim.Adam(network.parameters(), 1e-2), torch.full((200,), 0.9).double()
-    for _ in range(30):
-        x = problem.sample_noised(schedule.sigma(t), generator)
-        loss = (network(x, t) - AnalyticalScoreNetwork(problem, schedule)(x, t)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    modes, empty = problem.modes().double(), torch.tensor([[[0.25], [0.25]], [[0.75], [0.75]]]).double()
-    assert network.log_density(modes, t[:2]).min() > network.log_density(empty, t[:2]).max() + 1
-
-
-def test_metrics_see_neither_curl_nor_circulation(truth, schedule):
-    subject = make_subject(make_energy(schedule).float(), truth, per_bin=8)
-    assert abs(curl(subject, "uniform").value) < 1e-12
-    assert all(abs(found.value) < 1e-5 for found in circulation(subject))

@@ -1,24 +1,42 @@
 """What the theory promises of each regularizer, on the exact score and on any network."""
 
+import functools
+
+import networks
 import pytest
 import torch
 from conftest import BASE, OTHERS, make_network, make_problem
 from mixtures import for_laws
-from networks import Zero
+from networks import Zero, orthogonal, points
 from pydantic import ValidationError
-from subjects import Given
+from subjects import SCHEDULES, Given
 
-from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule, time_grid
-from utils.physics.torus import displacement, wrapped_normal_score
+from utils.files import UserError
+from utils.physics.noise_schedule import time_grid
+from utils.physics.torus import displacement, wrapped_normal_log_density, wrapped_normal_score
+from utils.runs.loading import configure
 from utils.score.derivatives import derivatives
-from utils.score.networks import AnalyticalScoreNetwork
-from utils.score.regularizers import AnalyticalRegression, Consistency, FokkerPlanck
+from utils.score.networks import AnalyticalScoreNetwork, Energy
+from utils.score.regularizers import (
+    AnalyticalRegression,
+    Conservative,
+    Consistency,
+    DualScoreMatching,
+    EmpiricalRegression,
+    FokkerPlanck,
+    SecondOrderScoreMatching,
+    kernel_derivatives,
+)
 from utils.score.residuals import fokker_planck_residual, hutchinson_residuals, residual_from
 from utils.score.samplers import predictor_corrector
+from utils.score.targets import Noised
 
 FORMS = ["score_fpe", "advective"]
-SCHEDULES = [ExponentialSchedule(sigma_min=0.001, sigma_max=0.2), LinearSchedule(sigma_min=0.01, sigma_max=0.2)]
+SECOND, DUAL = SecondOrderScoreMatching(weight=1.0), DualScoreMatching(weight=1.0)
+EMPIRICAL = EmpiricalRegression(weight=1.0, points="uniform", references=256, min_effective_sample_size=100.0)
+CONSERVATIVE = Conservative(weight=1.0, points="uniform")
 ALL = [
+    *(SECOND, DUAL, EMPIRICAL, CONSERVATIVE),
     AnalyticalRegression(weight=1.0, points="uniform"),
     AnalyticalRegression(weight=1.0, points="noised", batch_size=7),
     *(FokkerPlanck(weight=1.0, points="uniform", residual=form) for form in FORMS),
@@ -29,15 +47,20 @@ ALL = [
     Consistency(weight=1.0, points="noised", loss="martingale_product"),
     Consistency(weight=1.0, points="uniform", guide="analytical"),
 ]
+noised = functools.partial(networks.noised, dtype=torch.double)
 
 
-def noised(problem, schedule, number, generator, t=None):
-    t = torch.rand(number, generator=generator).double() if t is None else torch.full((number,), t).double()
-    return problem.sample_noised(schedule.sigma(t), generator), t
+class ExactDensity(AnalyticalScoreNetwork):
+    """The exact score, with its log-density beside it, as an energy network has it."""
+
+    def log_density(self, x, t):
+        return self.problem.log_density(x, self.schedule.sigma(t)) + 3.0
 
 
-def value(regularizer, network, x, t, truth, seed=0):
-    return regularizer(network, x, t, truth=truth, generator=torch.Generator().manual_seed(seed))
+def value(regularizer, network, batch, truth, seed=0):
+    """Return the value with the data of the batch as the training set; of a batch (x, t) nothing else is asked."""
+    batch, generator = Noised(*batch, *batch[: 4 - len(batch)]), torch.Generator().manual_seed(seed)
+    return regularizer.on_batch(network, batch, training_set=batch.x_0, truth=truth, generator=generator)
 
 
 @for_laws(lambda law: law.permutation_symmetric)
@@ -45,7 +68,7 @@ def value(regularizer, network, x, t, truth, seed=0):
 def test_exact_score_solves_the_fokker_planck_equation(law, schedule, generator):
     """Rounding: the terms cancel, and the largest, sigma^2 times second derivatives of N, grows like 1/sigma_eff^2."""
     truth = AnalyticalScoreNetwork(law, schedule)
-    x, t = noised(law, schedule, 100, generator)
+    x, t, *_ = noised(law, schedule, 100, generator)
     for where, tolerance in ((x, 1e-12), (torch.rand(x.shape, generator=generator).double(), 1e-9)):
         d = derivatives(truth, where, t)
         assert all(residual_from(d, truth, t, form).abs().max() < tolerance for form in FORMS)
@@ -54,8 +77,7 @@ def test_exact_score_solves_the_fokker_planck_equation(law, schedule, generator)
 @pytest.mark.parametrize("form", FORMS)
 def test_residual_and_penalties_are_their_definition_in_terms_of_the_score(form, schedule, generator):
     """eps = d_t s - sigma sigma_dot grad(div s + |s|^2), or the advective form, by automatic differentiation of s."""
-    network, jacrev = make_network(schedule).double(), torch.func.jacrev
-    x, t = torch.rand(3, 2, 1, generator=generator).double(), torch.rand(3, generator=generator).double()
+    network, jacrev, (x, t) = make_network(schedule).double(), torch.func.jacrev, points((2, 1), generator, 3)
 
     def score(y, time):
         return network.score(y.view(1, 2, 1), time.view(1)).flatten()
@@ -73,7 +95,7 @@ def test_residual_and_penalties_are_their_definition_in_terms_of_the_score(form,
     assert torch.allclose(fokker_planck_residual(network, x, t, form), dimensionless, rtol=1e-9, atol=1e-11)
     for weighting, residual in (("dimensionless", dimensionless), ("none", eps)):
         loss = FokkerPlanck(weight=1.0, points="noised", residual=form, weighting=weighting)
-        assert torch.allclose(value(loss, network, x, t, None), residual.square().mean(), rtol=1e-9)
+        assert torch.allclose(value(loss, network, (x, t), None), residual.square().mean(), rtol=1e-9)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -90,7 +112,7 @@ def test_hutchinson_product_is_unbiased_for_the_square_and_the_square_is_not(for
     assert abs(product.mean() - exact) < 4 * product.std() / copies**0.5
     assert (square - product).mean() > 4 * (square - product).std() / copies**0.5
     loss = FokkerPlanck(weight=1.0, points="noised", residual=form, second_derivatives="hutchinson")
-    assert value(loss, network, x, t, None, seed=0).item() == pytest.approx(product.mean().item())
+    assert value(loss, network, (x, t), None).item() == pytest.approx(product.mean().item())
 
 
 @pytest.mark.parametrize("t", [0.3, 0.6, 0.9])
@@ -98,15 +120,13 @@ def test_the_exact_score_is_a_martingale_along_exact_reverse_trajectories(t, tru
     """s(x_t, t) = E[s(x_t', t') | x_t] tested against functions of x_t, over pairs drawn forward: an exact kernel."""
     n, earlier = 30_000, t - 0.2
     before, after = (schedule.sigma(torch.tensor(time).double()) for time in (earlier, t))
-    start, _ = noised(problem, schedule, n, generator, earlier)
+    start = problem.sample_noised(before.expand(n), generator)
     x = (start + (after**2 - before**2).sqrt() * torch.randn(start.shape, generator=generator).double()) % 1
     times = [torch.full((n,), time).double() for time in (earlier, t)]
     kernel = wrapped_normal_score(displacement(x, start), (after**2 - before**2).sqrt())
     here = truth.score(x, times[1])
-    for there in (truth.score(start, times[0]), kernel):
-        for test in (torch.sin(2 * torch.pi * x), torch.cos(4 * torch.pi * x), here * after):
-            terms = ((there - here) * test).sum((1, 2))
-            assert abs(terms.mean()) < 4.5 * terms.std() / n**0.5  # 18 such tests: four and a half standard errors
+    functions = (torch.sin(2 * torch.pi * x), torch.cos(4 * torch.pi * x), here * after)
+    assert all(orthogonal(there - here, functions) for there in (truth.score(start, times[0]), kernel))
 
 
 def test_consistency_gap_of_the_exact_score_on_a_ridge_vanishes_with_the_step(truth, generator):
@@ -115,14 +135,14 @@ def test_consistency_gap_of_the_exact_score_on_a_ridge_vanishes_with_the_step(tr
     ridge, t = torch.stack([0.5 + aside, 0.5 - aside], 1)[:, :, None], torch.full((4_000,), 0.7).double()
     settings = {"weight": 1.0, "points": "noised", "loss": "martingale_product"}
     coarse, fine = (
-        value(Consistency(**settings, time_steps=20 * n, number_of_steps=n), truth, ridge, t, truth) for n in (2, 20)
+        value(Consistency(**settings, time_steps=20 * n, number_of_steps=n), truth, (ridge, t), truth) for n in (2, 20)
     )
     assert coarse > 6 and fine < coarse / 3  # 8.6 and 0.6, each +- 0.5
 
 
 def test_trajectories_lie_on_the_grid_and_start_there(problem, schedule, generator):
     regularizer = Consistency(weight=1.0, points="noised", time_steps=20)
-    x, t = noised(problem, schedule, 20_000, generator)
+    x, t, *_ = noised(problem, schedule, 20_000, generator)
     start, times = regularizer.start(make_network(schedule), x, t, generator)
     assert times.shape == (6, len(x)) and torch.isin(times, time_grid(20, torch.double)).all()
     assert torch.allclose(times.diff(dim=0), torch.full_like(times[1:], 1 / 20), atol=1e-12)
@@ -139,18 +159,18 @@ def test_consistency_losses_are_their_formulas_and_no_gradient_passes_through_tr
     loss, guide, truth, problem, schedule, generator
 ):
     """N^2 - 2 N N*, or the product of the gaps along two trajectories; guided ones are all of the exact score."""
-    network, (x, t) = make_network(schedule).double(), noised(problem, schedule, 200, generator)
+    network, batch = make_network(schedule).double(), noised(problem, schedule, 200, generator)
     regularizer = Consistency(weight=1.0, points="noised", loss=loss, guide=guide)
-    start, times = regularizer.start(truth, x, t, torch.Generator().manual_seed(0))
+    start, times = regularizer.start(truth, batch.x, batch.t, torch.Generator().manual_seed(0))
     same = torch.Generator().manual_seed(0)
-    torch.randn(x.shape, generator=same, dtype=x.dtype)  # what `start` drew
+    torch.randn(start.shape, generator=same, dtype=start.dtype)  # what `start` drew
     mover = truth if guide else network
     ends = [predictor_corrector(mover, start, times, generator=same).detach() for _ in range(2)]
     output, (later, earlier) = network(start, times[-1]), schedule.sigma(times[[-1, 0]])[..., None, None]
     target = later * wrapped_normal_score(displacement(start, ends[0]), (later**2 - earlier**2).sqrt())
     first, second = (later * network.score(end, times[0]) - output for end in ends)
     expected = (output.square() - 2 * output * target if loss == "kernel_score" else first * second).mean()
-    found = value(regularizer, network, x, t, truth)
+    found = value(regularizer, network, batch, truth)
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
     gradients = (torch.autograd.grad(one, list(network.parameters())) for one in (found, expected))
     for ours, theirs in zip(*gradients, strict=True):
@@ -166,46 +186,120 @@ def test_one_step_and_steps_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("regularizer", ALL, ids=repr)
 @pytest.mark.parametrize("coordinates", [BASE, *OTHERS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_regularizer_takes_every_shape_and_teaches_the_network(regularizer, coordinates, dtype, generator):
-    schedule, problem = SCHEDULES[0], make_problem(coordinates)
-    truth, network = AnalyticalScoreNetwork(problem, schedule), make_network(schedule, problem.shape).to(dtype)
-    x, t = (tensor.to(dtype) for tensor in noised(problem, schedule, 16, generator))
-    loss = value(regularizer, network, x, t, truth)
-    assert loss.shape == () and loss.dtype == dtype and torch.isfinite(loss)
-    gradients = torch.autograd.grad(loss, list(network.parameters()))
-    assert all(torch.isfinite(g).all() for g in gradients) and gradients[-2].abs().max() > 0
+def test_each_takes_every_shape_teaches_the_network_and_repeats_its_numbers(regularizer, coordinates, dtype, generator):
+    truth = AnalyticalScoreNetwork(make_problem(coordinates), SCHEDULES[0])
+    kind = {"kind": Energy, "length": 0.01} if regularizer.needs_log_density else {}
+    network = make_network(truth.schedule, truth.shape, **kind).to(dtype)
+    batch = networks.noised(truth.problem, truth.schedule, 64, generator, dtype=dtype)
+    loss, again, other = (value(regularizer, network, batch, truth, seed) for seed in (0, 0, 1))
+    assert loss.shape == () and loss.dtype == dtype and torch.isfinite(loss) and torch.equal(loss, again)
+    gradients = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+    assert all(torch.isfinite(g).all() for g in gradients if g is not None)
     with torch.no_grad():  # as in validation
-        assert torch.allclose(value(regularizer, network, x, t, truth), loss, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(value(regularizer, network, batch, truth), loss, rtol=1e-4, atol=1e-6)
+    if truth.shape != (1, 1):  # a field of one component has no curl, and but one second derivative
+        random = regularizer.points == "uniform" or isinstance(regularizer, Consistency)
+        assert (loss != other) == (random or "hutchinson" in repr(regularizer))
+    if truth.shape != (1, 1) or regularizer is not CONSERVATIVE:
+        assert gradients[-2].abs().max() > 0
 
 
-@pytest.mark.parametrize("regularizer", [r for r in ALL if not isinstance(r, FokkerPlanck)], ids=repr)
-def test_no_gradient_reaches_the_truth_or_the_guide(regularizer, truth, problem, schedule, generator):
-    guide, (x, t) = make_network(schedule, seed=5).double(), noised(problem, schedule, 16, generator)
-    loss = value(regularizer, make_network(schedule).double(), x, t, guide)
+@pytest.mark.parametrize("regularizer", [r for r in ALL if isinstance(r, AnalyticalRegression | Consistency)], ids=repr)
+def test_no_gradient_reaches_the_truth_or_the_guide(regularizer, problem, schedule, generator):
+    guide, batch = make_network(schedule, seed=5).double(), noised(problem, schedule, 16, generator)
+    loss = value(regularizer, make_network(schedule).double(), batch, guide)
     assert set(torch.autograd.grad(loss, list(guide.parameters()), allow_unused=True)) == {None}
 
 
 @pytest.mark.parametrize("regularizer", [r for r in ALL if isinstance(r, FokkerPlanck | Consistency)], ids=repr)
 def test_the_trap_a_score_of_zero_satisfies_every_self_consistency(regularizer, truth, problem, schedule, generator):
-    x, t = noised(problem, schedule, 16, generator)
-    assert value(regularizer, Zero(schedule, (2, 1)), x, t, truth) == 0
+    assert value(regularizer, Zero(schedule, (2, 1)), noised(problem, schedule, 16, generator), truth) == 0
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
 def test_regression_is_the_squared_distance_to_the_exact_score(factor, truth, problem, schedule, generator):
-    x, t = noised(problem, schedule, 16, generator)
-    network = Given(truth, lambda x, t: factor * truth(x, t))
-    loss = value(AnalyticalRegression(weight=1.0, points="noised"), network, x, t, truth)
-    assert torch.allclose(loss, (factor - 1) ** 2 * truth(x, t).square().mean(), atol=1e-15)
-    uniform = value(AnalyticalRegression(weight=1.0, points="uniform"), network, x, t, truth)
+    batch, network = noised(problem, schedule, 16, generator), Given(truth, lambda x, t: factor * truth(x, t))
+    loss = value(AnalyticalRegression(weight=1.0, points="noised"), network, batch, truth)
+    assert torch.allclose(loss, (factor - 1) ** 2 * truth(batch.x, batch.t).square().mean(), atol=1e-15)
+    uniform = value(AnalyticalRegression(weight=1.0, points="uniform"), network, batch, truth)
     assert (uniform == 0) == (factor == 1)
 
 
-@pytest.mark.parametrize("regularizer", ALL, ids=repr)
-def test_equal_generators_give_equal_values(regularizer, truth, problem, schedule, generator):
-    network, (x, t) = make_network(schedule).double(), noised(problem, schedule, 16, generator)
-    first, again, other = (value(regularizer, network, x, t, truth, seed) for seed in (0, 0, 1))
-    assert first == again
-    random = regularizer.points == "uniform" or not isinstance(regularizer, AnalyticalRegression | FokkerPlanck)
-    random = random or getattr(regularizer, "second_derivatives", "") == "hutchinson"
-    assert (first != other) == random
+@pytest.mark.parametrize("coordinates", [BASE, OTHERS[2]])
+def test_matrix_of_second_order_score_matching_has_the_exact_jacobian_as_its_mean(coordinates, schedule, generator):
+    """sigma J = E[H + (T - N)(T - N)^T | x], tested against functions of x and t."""
+    problem = make_problem(coordinates)
+    truth, batch = AnalyticalScoreNetwork(problem, schedule), noised(problem, schedule, 4_000, generator, (0.3, 1.0))
+    sigma = schedule.sigma(batch.t)[:, None]
+    first, second = kernel_derivatives(batch.x, batch.x_0, sigma)
+    d = derivatives(truth, batch.x, batch.t, wanted="jacobian")
+    noise = first - d.value.detach()
+    error = sigma[:, :, None] * d.jacobian.detach() - torch.diag_embed(second) - noise[:, :, None] * noise[:, None]
+    phase = 2 * torch.pi * batch.x.flatten(1)[:, None]
+    assert orthogonal(error, [phase.sin(), phase.cos(), sigma[:, :, None] * d.jacobian.detach(), torch.ones(1)])
+    assert torch.allclose(value(SECOND, truth, batch, truth), error.square().mean())
+    assert value(SECOND, Zero(schedule, problem.shape), batch, truth) > error.square().mean()
+
+
+def test_second_order_score_matching_moves_the_jacobian_alone(problem, truth, schedule, generator):
+    network = make_network(schedule).double()
+    value(SECOND, network, noised(problem, schedule, 50, generator), truth).backward()
+    last = network.layers[-1]  # its bias shifts N and leaves J
+    assert last.weight.grad.any() and (last.bias.grad is None or not last.bias.grad.any())
+
+
+@pytest.mark.parametrize("coordinates", [BASE, OTHERS[2]])
+def test_derivative_in_time_of_the_exact_log_density_is_the_mean_of_the_kernels(coordinates, schedule, generator):
+    """d_t log p_t = E[d_t log K | x], for a network whose log-density has any constant."""
+    problem = make_problem(coordinates)
+    truth, batch = ExactDensity(problem, schedule), noised(problem, schedule, 20_000, generator, (0.3, 1.0))
+    t, sigma = batch.t.clone().requires_grad_(), schedule.sigma(batch.t)
+    (slope,) = torch.autograd.grad(truth.log_density(batch.x, t).sum(), t)
+    clean = t.detach().clone().requires_grad_()  # of the kernel itself, by automatic differentiation
+    u = displacement(batch.x, batch.x_0)
+    log_kernel = wrapped_normal_log_density(u, schedule.sigma(clean)[:, None, None]).sum()
+    (of_kernel,) = torch.autograd.grad(log_kernel, clean)
+    error = (sigma / schedule.sigma_dot(batch.t) * (slope - of_kernel))[:, None]
+    phase = 2 * torch.pi * batch.x.flatten(1)
+    assert orthogonal(error, [phase.sin(), phase.cos(), slope[:, None], torch.ones(1)])
+    assert torch.allclose(value(DUAL, truth, batch, truth), error.square().mean() / problem.modes()[0].numel())
+
+
+def test_dual_score_matching_of_an_energy_network_has_the_derivative_of_its_factor(problem, truth, schedule, generator):
+    network, h = make_network(schedule, kind=Energy, length=0.03).double(), 1e-5
+    batch = noised(problem, schedule, 50, generator)
+    slope = (network.log_density(batch.x, batch.t + h) - network.log_density(batch.x, batch.t - h)) / (2 * h)
+    sigma = schedule.sigma(batch.t)
+    first, second = kernel_derivatives(batch.x, batch.x_0, sigma[:, None])
+    error = slope / schedule.rate - (second + first.square()).sum(1)
+    assert torch.allclose(value(DUAL, network, batch, truth), error.square().mean() / 2, rtol=1e-5)
+
+
+def test_dual_score_matching_needs_an_energy_network():
+    with pytest.raises(UserError, match=r"score_network\.type: should be energy for dual_score_matching, given"):
+        configure("no_regularizer", ["regularizer={type: dual_score_matching, weight: 0.1}"])
+
+
+def test_empirical_regression_is_near_zero_on_the_exact_score_and_not_elsewhere(problem, truth, schedule, generator):
+    """Of 256 references at least 100 count, so the score is known to 1 / sqrt(100), in units
+    of what one configuration tells, at most about 1."""
+    batch = noised(problem, schedule, 2_000, generator)
+    exact = value(EMPIRICAL, truth, batch, truth)
+    assert 0 < exact < 1e-3
+    assert value(EMPIRICAL, Given(truth, lambda x, t: 0.8 * truth(x, t)), batch, truth) > 5 * exact
+    never = EmpiricalRegression(weight=1.0, points="uniform", references=20, min_effective_sample_size=100.0)
+    assert value(never, make_network(schedule).double(), batch, truth) == 0
+    whole = EmpiricalRegression(weight=1.0, points="uniform", references=None, min_effective_sample_size=100.0)
+    assert 0 < value(whole, truth, batch, truth) < 1e-3
+
+
+def test_conservative_penalty_vanishes_on_gradients_and_not_on_any_network(problem, truth, schedule, generator):
+    batch = noised(problem, schedule, 50, generator)
+    energy = make_network(schedule, kind=Energy, length=0.03).double()
+    assert value(CONSERVATIVE, truth, batch, truth) < 1e-20  # float64 rounding, squared
+    assert value(CONSERVATIVE, energy, batch, truth) < 1e-20
+    network = make_network(schedule).double()
+    jacobian = derivatives(network, batch.x, batch.t).jacobian
+    expected = (jacobian[:, 0, 1] - jacobian[:, 1, 0]).square().mean() / 8  # two of four entries, and a quarter
+    noised_points = Conservative(weight=1.0, points="noised")
+    assert torch.allclose(value(noised_points, network, batch, truth), expected)

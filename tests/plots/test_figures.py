@@ -114,7 +114,7 @@ def test_pictures_of_a_run_say_what_they_show(problem, strays, schedule, generat
 def test_curves_whatever_their_values(values):
     t, (one, other) = np.linspace(0, 1, 9), values
     curves = {"one": (one, None), "other": (one, 0.1 * one), **{str(i): (other, None) for i in range(7)}}
-    drawn(figures.score_error_figure(t, curves, "title"))
+    drawn(comparison_figure({"": {name: (t, *curve) for name, curve in curves.items()}}, "t", "error", "title"))
     panes = {"pane": {"analytical": (t, 0 * t, 0 * t), "one": (t, one, 0.1 * one), "other": (t, other, other)}}
     for signed in (False, True):
         assert "analytical (0 up to rounding)" in words(comparison_figure(panes, "t", "error", "title", signed))

@@ -20,8 +20,8 @@ def comparison_figure(panes: Panes, xlabel: str, ylabel: str, title: str, signed
     `signed` is for what may be negative by chance: the axis is linear as far as most of the errors reach."""
     styles = line_styles(dict.fromkeys(name for curves in panes.values() for name in curves))
     lines, always_zero = dict[str, object](), dict.fromkeys(styles, True)  # a logarithmic axis cannot show 0
-    width, height = (5.2 if len(panes) < 3 else 4.2) * len(panes) + 0.6, 4.6 + 0.24 * (-(-len(styles) // 2))
-    figure = new_figure(width, height, layout="constrained")
+    width = {1: 8.0, 2: 11.0}.get(len(panes), 4.2 * len(panes) + 0.6)
+    figure = new_figure(width, 4.6 + 0.24 * (-(-len(styles) // 2)), layout="constrained")
     figure.suptitle(title)
     for axes, (heading, curves) in zip(figure.subplots(1, len(panes), squeeze=False)[0], panes.items(), strict=True):
         for name, (x, values, errors) in curves.items():

@@ -1,6 +1,6 @@
-"""The figures of one run: its samples, their distances from the modes, its score error; and the exact distribution."""
+"""The figures of one run: its samples, their distances from the modes, maps of its score; the exact distribution."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -9,7 +9,7 @@ from matplotlib.patches import Circle
 from numpy import ndarray as Array
 from scipy.stats import chi
 
-from utils.plots.style import BLUE, COLOURS, DASHES, FLAT, SHADES, VERMILLION, new_figure, regions, styled, torus_axes
+from utils.plots.style import BLUE, FLAT, SHADES, VERMILLION, new_figure, regions, styled, torus_axes
 from utils.plots.views import Plane
 
 Pairs = Sequence[tuple[float, float]]
@@ -91,25 +91,6 @@ def marginal_distribution_figure(times: Array, grid: Array, densities: Array, ma
     panes[1, 0].set_ylabel("density of the slice" if plane.is_slice else "marginal density")
     figure.colorbar(image, ax=panes[0], label="density", extend="min", pad=0.01)
     figure.supxlabel("White lines bound the smallest regions that hold 39.3, 86.5, 98.9 % of the probability.", size=9)
-    return figure
-
-
-@styled
-def score_error_figure(times: Array, curves: Mapping[str, tuple[Array, Array | None]], title: str) -> Figure:
-    """Return the score error against t: label -> (values, standard errors or None), each (k,), dimensionless."""
-    figure = new_figure(8, 4.8 + 0.12 * len(curves), layout="constrained")
-    axes = figure.subplots()
-    for i, (label, (values, errors)) in enumerate(curves.items()):
-        label = label if np.any(values > 0) else f"{label} (is 0)"
-        axes.plot(times, values, color=COLOURS[i % 6], linestyle=DASHES[i % 6], label=label)  # also told apart in grey
-        if errors is not None:
-            axes.fill_between(times, values - errors, values + errors, color=COLOURS[i % 6], alpha=0.2, linewidth=0)
-    positive = np.concatenate([values[values > 0] for values, _ in curves.values()])
-    low, high = (positive.min() / 1.5, positive.max() * 1.5) if positive.size else (1e-6, 1)
-    axes.set(xlim=(0, 1), ylim=(low, high), yscale="log", title=title, xlabel="diffusion time t")
-    axes.set_ylabel("score error: rms of $\\sigma(t)\\,(s_\\theta - s)$")
-    axes.grid(color="0.9")
-    figure.legend(loc="outside lower center", ncols=1 + (len(curves) > 3))
     return figure
 
 

@@ -15,6 +15,7 @@ from utils.evaluation.sample_metrics import radii
 from utils.files import UserError, atomic_write
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.plots import experiment_figures as figures
+from utils.plots.comparison_figures import comparison_figure
 from utils.plots.score_field import ScoreFieldFigure
 from utils.plots.style import save
 from utils.plots.video import VideoError, write_video
@@ -28,6 +29,13 @@ from utils.score.samplers import Sampling, sampler_width_ratio
 VIDEO_FRAMES = 51  # one for every 0.02 of t
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
+SCORE_ERRORS = {  # label -> curve
+    "rms of the exact $\\sigma(t)\\,s$ at noised points, for scale": "exact_score_size_noised",
+    "error at noised points": "score_error_noised",
+    "error at uniform points": "score_error_uniform",
+    "error at uniform points, median": "score_error_median_uniform",
+    "error of the training set's own score": "data_limit",
+}
 END = torch.zeros((), dtype=torch.float64)  # the time of the samples
 
 
@@ -121,16 +129,9 @@ def samples_in(plane: Plane, x: Tensor, schedule: NoiseSchedule) -> tuple[np.nda
 
 def draw_score_error(record: Record, folder: Path) -> None:
     """Write score_error.png: the error of the score against time, beside the size of the score itself."""
-    times, size, _ = band(record.curves["exact_score_size_noised"])
-    curves = {
-        "rms of the exact $\\sigma(t)\\,s$ at noised points, for scale": (size, None),
-        "error at noised points": band(record.curves["score_error_noised"])[1:],
-        "error at uniform points": band(record.curves["score_error_uniform"])[1:],
-        "error at uniform points, median": (band(record.curves["score_error_median_uniform"])[1], None),
-    }
-    if limit := record.curves.get("data_limit"):
-        curves["error of the training set's own score"] = (band(limit)[1], None)
-    save(figures.score_error_figure(times, curves, record.title), folder / "score_error.png")
+    found = {label: band(record.curves[name]) for label, name in SCORE_ERRORS.items() if name in record.curves}
+    label = "score error: rms of $\\sigma(t)\\,(s_\\theta - s)$"
+    save(comparison_figure({"": found}, "diffusion time t", label, record.title), folder / "score_error.png")
 
 
 def band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

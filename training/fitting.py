@@ -1,11 +1,9 @@
 """The Lightning trainer of a run, put together. Apart from train.py because importing Lightning takes seconds."""
 
-import contextlib
 import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -61,23 +59,17 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: thre
     )
     checkpoint = run.last_checkpoint if epochs_done else None
     module, data = ScoreMatching(configuration), ToyData(configuration)
-    with disk_errors_once(), signals_to():
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit as error:  # Lightning's answer to a Ctrl-C that no epoch waits for
-            raise KeyboardInterrupt from error
-    return stopping.received
-
-
-@contextlib.contextmanager
-def disk_errors_once() -> Iterator[None]:
-    """Print no traceback of TensorBoard's writing thread for a full disk: the training raises the same error."""
+    # For a full disk TensorBoard's writing thread prints no traceback: the training raises the same error.
     before = threading.excepthook
     threading.excepthook = lambda thread: None if isinstance(thread.exc_value, OSError) else before(thread)
     try:
-        yield
+        with signals_to():
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:  # Lightning's answer to a Ctrl-C that no epoch waits for
+        raise KeyboardInterrupt from error
     finally:
         threading.excepthook = before
+    return stopping.received
 
 
 def _callbacks(run: Run, configuration: Configuration) -> list:

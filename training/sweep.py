@@ -86,7 +86,8 @@ def sweep(options: Namespace) -> int:
                 print(cluster.job_script())
         return 0
     output = ROOT / "generated_artifacts" if options.all else None
-    to_do = [planned for planned in runs if not kept(planned.run, planned.configuration, sampling)]
+    how = sampling.model_dump()
+    to_do = [one for one in runs if not kept(one.run.metrics_file, key=one.configuration.key(), sampling=how)]
     if output:  # the baseline is the quickest: as the last one it leaves no processor idle for long
         to_do = [PlannedRun(Run(ANALYTICAL), (), configure(ANALYTICAL)), *runs[::-1]]
     failed = train_all(options, to_do, sampling, output) if to_do else []

@@ -10,9 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.evaluation.estimates import Curve
-from utils.evaluation.registry import complete
 from utils.evaluation.sample_metrics import radii
-from utils.files import UserError, atomic_write
+from utils.files import atomic_write
 from utils.physics.noise_schedule import NoiseSchedule
 from utils.plots import experiment_figures as figures
 from utils.plots.comparison_figures import comparison_figure
@@ -23,7 +22,7 @@ from utils.plots.views import Field, Plane, has_plane, magnitude_maps
 from utils.runs.checkpoints import Loaded, load_run
 from utils.runs.configuration import Configuration, Problem
 from utils.runs.run import ANALYTICAL, Run
-from utils.runs.store import Record, evaluate_run, facts_of
+from utils.runs.store import Record, evaluate_run, facts_of, kept
 from utils.score.samplers import Sampling, sampler_width_ratio
 
 VIDEO_FRAMES = 51  # one for every 0.02 of t
@@ -50,8 +49,7 @@ def control_of(loaded: Loaded) -> Loaded:
     if loaded.configuration.problem == exact.configuration.problem:
         return exact
     own = Run(ANALYTICAL, f"{run.experiment},{run.name.replace('/', ',')}")
-    problem = {name: getattr(loaded.configuration, name) for name in Problem.model_fields}
-    configuration = exact.configuration.model_copy(update=problem)
+    configuration = exact.configuration.model_copy(update=dict(loaded.configuration.problem))
     return Loaded(own, configuration, configuration.build_truth().eval(), None)
 
 
@@ -74,12 +72,7 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
 
 def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:
     """Return whether the output folder holds the analysis of a run as it is now, sampled in this way."""
-    try:
-        record = Record.read(folder_of(loaded.run, output) / "metrics.json")
-    except UserError:
-        return False
-    same = record.facts == facts_of(loaded, sampling) | {"wall_clock_seconds": record.facts["wall_clock_seconds"]}
-    return same and complete([*record.estimates, *record.left_out])
+    return kept(folder_of(loaded.run, output) / "metrics.json", **facts_of(loaded, sampling)) is not None
 
 
 def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool) -> None:

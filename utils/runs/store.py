@@ -116,19 +116,20 @@ def evaluate_run(
     return Record(facts, evaluation.estimates, evaluation.skipped, evaluation.curves, folder), states, seconds
 
 
-def kept(run: Run, configuration: Configuration, sampling: Sampling) -> Record | None:
-    """Return the numbers in a run's metrics.json, or None where some are missing or of another training or sampling."""
+def kept(path: Path, **facts: Any) -> Record | None:
+    """Return the numbers in a metrics.json, or None where it has not all metrics, or not these facts."""
     try:
-        record = Record.read(run.metrics_file)
+        record = Record.read(path)
     except UserError:  # missing or damaged
         return None
-    same = record.facts["key"] == configuration.key() and record.facts["sampling"] == sampling.model_dump()
+    same = record.facts | facts == record.facts
     return record if same and complete([*record.estimates, *record.left_out]) else None
 
 
 def evaluated(run: Run, sampling: Sampling) -> Record:
     """Return the numbers of a trained run from its metrics.json; where it has none as it is now, it is evaluated."""
-    if record := kept(run, read_configuration(run.configuration_file), sampling):
+    key = read_configuration(run.configuration_file).key()
+    if record := kept(run.metrics_file, key=key, sampling=sampling.model_dump()):
         return record
     record, _, seconds = evaluate_run(load_run(run), sampling, run.folder)
     record.write(seconds)

@@ -48,6 +48,4 @@ print(f"samples: {', '.join(positions)}, ..., {100 * strays.value:.2f} % of them
 point = torch.tensor([[[0.26], [0.75]]], dtype=torch.float64)
 of_learned = ode_log_density(learned.double(), exact, point).item()
 of_exact = problem.log_density(point, schedule.sigma(torch.zeros(1))).item()
-print(
-    f"log-density of {point.flatten().tolist()}: {of_learned:.3f} by the learned ODE, {of_exact:.3f} exactly, in nats"
-)
+print(f"log-density of {point.flatten().tolist()}: {of_learned:.3f} by the learned ODE, {of_exact:.3f} exactly, nats")

@@ -5,6 +5,7 @@ the runs analysed there. As a command, this module publishes weights: `python -m
 """
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -16,7 +17,6 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from utils.evaluation.estimates import Estimate
 from utils.evaluation.registry import METRICS
 from utils.files import UserError, run_command, write_text
 from utils.physics.laws import Law
@@ -42,9 +42,7 @@ def entry_of(record: Record) -> dict[str, Any]:
         raise UserError(f"{run.title}: trained with other settings since it was analysed; analyse it again")
     names = ("experiment", "run", "oracle", "training_seed", "epochs", "code_version", "sampling")
     about = {name: facts[name] for name in names} | {"title": record.title, "problem": record.problem_in_words}
-    metrics = {
-        metric.name: record.estimates[metric.name]._asdict() for metric in _shown() if metric.name in record.estimates
-    }
+    metrics = {m.name: record.estimates[m.name]._asdict() for m in _shown() if m.name in record.estimates}
     content = about | {"configuration": loaded.configuration.as_dict(), "metrics": metrics}
     content = json.loads(json.dumps(content), parse_constant=lambda text: str(float(text)))  # as Record.write has them
     return content | {"weights": {name: packed(values) for name, values in loaded.network.state_dict().items()}}
@@ -58,8 +56,7 @@ def write_live(path: Path, entries: Iterable[dict[str, Any]]) -> None:
     """Write the page of these runs. Those whose configurations are no points of a plane are named on it."""
     environment = Environment(loader=FileSystemLoader(TEMPLATE), trim_blocks=True, undefined=StrictUndefined)
     data = json.dumps(_page_data(entries)).replace("<", "\\u003c")  # no text in it can end the script element
-    page = environment.get_template("live.html").render(data=Markup(data))
-    write_text(path, page)
+    write_text(path, environment.get_template("live.html").render(data=Markup(data)))
 
 
 def _page_data(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -115,8 +112,7 @@ def _about_problem(problem: Problem, name: str) -> dict[str, Any]:
 
 
 def _numbers(metrics: dict[str, dict[str, Any]]) -> dict[str, str]:
-    fields = {name: [metric[field] for field in Estimate._fields] for name, metric in metrics.items()}
-    estimates = NUMBERS.validate_python(fields)
+    estimates = NUMBERS.validate_python(metrics)
     found = [(metric, estimates[metric.name]) for metric in _shown() if metric.name in estimates]
     return {m.heading: with_interval(m.factor * e.value, m.factor * half_width(e)) for m, e in found}
 
@@ -126,10 +122,8 @@ def write_live_of(records: Sequence[Record], output: Path) -> None:
     any that can be shown there is none."""
     entries = []
     for record in records:
-        try:
+        with contextlib.suppress(UserError):  # the run was removed or trained again since, which no one need know
             entries.append(entry_of(record))
-        except UserError:  # the run was removed or trained again since, which the comparison need not know
-            continue
     path = output / LIVE
     if any(entry["weights"] and fits(configuration_of(entry).problem) for entry in entries):
         write_live(path, entries)
@@ -144,10 +138,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="Writes the weights that come with the code, docs/live/published.json, from runs that were "
         "analysed, and docs/live/index.html. Without --run-name only the page is written again.",
     )
-    parser.add_argument("--run-name", metavar="NAME", help="the run to publish of each experiment")
-    parser.add_argument(
-        "--output-dir", type=Path, default=ROOT / "generated_artifacts", metavar="DIR", help="of the analysis"
-    )
+    add, output = parser.add_argument, ROOT / "generated_artifacts"
+    add("--run-name", metavar="NAME", help="the run to publish of each experiment")
+    add("--output-dir", type=Path, default=output, metavar="DIR", help="of the analysis")
     options = parser.parse_args(arguments)
 
     def action() -> int:

@@ -19,10 +19,9 @@ from utils.files import write_text
 from utils.plots.video import FRAMES_PER_SECOND
 from utils.reports.comparison import by_problem, compare, name_of, read_records
 from utils.reports.formatting import EXPLANATION, MISSING, half_width, with_interval
-from utils.reports.live import LIVE, write_live_of
+from utils.reports.live import LIVE, TEMPLATE, write_live_of
 from utils.runs.store import Record
 
-TEMPLATE = Path(__file__).parent / "template"
 VIDEO = "score_field.mp4"
 LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
 # How far a number is from the best possible, up to a constant; a metric without a better direction is not compared.

@@ -54,9 +54,8 @@ def report_sweep(name: str, only: Sequence[str] | None, sampling: Sampling, resu
     page, left_out = write_page(output)
     for heading, some in by_settings(found).items():
         print("", heading, *aligned(table(some)), sep="\n")
-    print(
-        f"\n{EXPLANATION}\n\nEvery number: {folder / 'summary.csv'}; a row a run: {results}\nThe page: {page.resolve()}"
-    )
+    print(f"\n{EXPLANATION}\n\nEvery number: {folder / 'summary.csv'}; a row a run: {results}")
+    print(f"The page: {page.resolve()}")
     return problems + left_out
 
 

@@ -81,20 +81,18 @@ def load_run(run: Run, fall_back: bool = False) -> Loaded:
     if not run.best_checkpoint.exists() and not run.last_checkpoint.exists():
         raise UserError(f"{run.title}: not trained yet; train it with: {run.command}")
     configuration = read_configuration(run.configuration_file)
-    path = run.best_checkpoint
-    try:
-        network = network_of(read_checkpoint(path), path, configuration)
-    except BadCheckpoint as fault:
-        path = run.last_checkpoint
-        if not fall_back or not path.exists():
-            raise
+    faults: list[BadCheckpoint] = []
+    for path in (run.best_checkpoint, run.last_checkpoint)[: 1 + fall_back]:
         try:
             network = network_of(read_checkpoint(path), path, configuration)
-        except UserError as other:
-            raise UserError(f"{fault}\n{other}") from fault
-        text = f"taking {path.name} beside it, the weights of the last epoch instead of the best"
-        print(f"{fault}; {text}", file=sys.stderr)
-    return Loaded(run, configuration, network.eval(), path)
+        except BadCheckpoint as fault:
+            faults.append(fault)
+            continue
+        if faults:
+            text = f"taking {path.name} beside it, the weights of the last epoch instead of the best"
+            print(f"{faults[0]}; {text}", file=sys.stderr)
+        return Loaded(run, configuration, network.eval(), path)
+    raise BadCheckpoint("\n".join(map(str, faults))) from faults[-1]
 
 
 def load_score_network(experiment_name: str, run_name: str = "run1") -> ScoreNetwork:

@@ -11,9 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-SECONDS_A_DAY = 86_400
 
 
 class UserError(Exception):
@@ -29,7 +26,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in path.parent.glob(f".[0-9]*-{glob.escape(path.name)}"):  # of a process that was killed
         with contextlib.suppress(OSError):  # another process removes it, or it is another person's
-            if old.stat().st_mtime < time.time() - SECONDS_A_DAY:
+            if old.stat().st_mtime < time.time() - 86_400:  # seconds, a day
                 old.unlink()
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix stays, so writers know the format
     try:
@@ -104,9 +101,8 @@ def run_command(action: Callable[[], int], debug: bool, stopped: str) -> int:
 
     An error that a user can mend is printed without its traceback, which `debug` shows; `stopped` is said on a signal.
     """
-    streams: Any = (sys.stdout, sys.stderr)
-    for stream in streams:  # where a terminal has no ± it shows ?, instead of ending the command
-        stream.reconfigure(errors="replace")
+    for stream in (sys.stdout, sys.stderr):  # where a terminal has no ± it shows ?, instead of ending the command
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     with signals_to(signal.default_int_handler):
         try:
             return action()

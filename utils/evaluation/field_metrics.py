@@ -89,8 +89,7 @@ def _gaps(subject: Subject, where: str) -> tuple[Tensor, Tensor]:
 def consistency_gap(subject: Subject, where: str) -> tuple[Estimate, Curve]:
     """Mean over components of sigma^2 |E[s_theta(x_t', t') | x_t] - s_theta(x_t, t)|^2 over 5 of 100 reverse steps,
     from t >= 0.05 down, estimated from two independent trajectories, so chance can make it negative; steps are finite,
-    so the exact score's is not 0.
-    """
+    so the exact score's is not 0."""
     return with_curve(Estimate.of_mean, _gaps(subject, where)[0].prod(0).mean((-2, -1)).view(BINS, -1))
 
 

@@ -37,8 +37,7 @@ def path_kl(subject: Subject) -> Estimate:
 @metric("gradient part", unit="nats", headline=True, source="Khelifa et al. 2026", better="lower", paired="ratio")
 def path_kl_gradient_part(subject: Subject) -> tuple[Estimate, Curve]:
     """Integral over t of sigma sigma_dot E|grad psi|^2 under p_t, grad psi the gradient field whose mean squared
-    distance to s_theta - s under p_t is smallest: the part of the path KL that changes the distributions p_t.
-    """
+    distance to s_theta - s under p_t is smallest: the part of the path KL that changes the distributions p_t."""
     if (components := math.prod(subject.problem.shape)) > MAX_COMPONENTS:
         raise NoValue(f"its basis is good for up to {MAX_COMPONENTS} components; here are {components}")
     schedule, generator, rows = subject.schedule, subject.generator("gradient part"), []

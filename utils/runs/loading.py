@@ -182,16 +182,12 @@ def _without_union_tags(location: tuple, merged: dict) -> list[str]:
     keys: list[str] = []
     node: Any = merged
     for part in location:
-        if not isinstance(node, dict) or part in node or part not in _tags(node):
+        tags = (node["type"],) if isinstance(node, dict) and "type" in node else ("gaussian", "mlp")  # of old runs
+        if not isinstance(node, dict) or part in node or part not in tags:
             keys.append(str(part))
             with contextlib.suppress(TypeError, KeyError, IndexError):
                 node = node[part]
     return keys
-
-
-def _tags(block: dict) -> tuple[str, ...]:
-    """Return the type that a block names; where it names none, those that blocks of old runs stand for."""
-    return (block["type"],) if "type" in block else ("gaussian", "mlp")
 
 
 def _origin(layers: Mapping[str, dict], keys: list[str]) -> str:

@@ -166,10 +166,9 @@ def line_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str], 
     from utils.plots.score_field import ScoreLineFigure
 
     line, times = Line(configuration.toy_problem, LINE_POINTS), torch.tensor(LINE_TIMES)
-    gaussian, in_distribution = line.gaussian(configuration.noise_schedule.sigma(times))
-    exact = line.along(configuration.build_truth(), times).numpy()
-    background = (exact, gaussian.numpy(), in_distribution.numpy())
-    figure = ScoreLineFigure(line.position.numpy(), times.numpy(), *background, line.label)
+    exact, sigma = line.along(configuration.build_truth(), times), configuration.noise_schedule.sigma(times)
+    arrays = (line.position, times, exact, *line.gaussian(sigma))
+    figure = ScoreLineFigure(*(array.numpy() for array in arrays), line.label)
     return lambda network, title: figure.png(line.along(network, times).numpy(), title)
 
 
@@ -178,7 +177,7 @@ def field_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str],
     from utils.plots.score_field import ScoreFieldFigure
 
     field, times = Field(configuration.toy_problem, configuration.noise_schedule), torch.tensor(FIELD_TIMES)
-    figure = ScoreFieldFigure(field.points, field.grid, field.plane, times.numpy())
+    figure = ScoreFieldFigure(field, times.numpy())
 
     def arrows(network: ScoreNetwork) -> np.ndarray:
         return np.stack([field.arrows(network, t) for t in times])

@@ -47,7 +47,7 @@ def words(figure):
 
 def field_figure(problem, schedule, times=None):
     field = Field(problem, schedule)
-    return field, ScoreFieldFigure(field.points, field.grid, field.plane, times)
+    return field, ScoreFieldFigure(field, times)
 
 
 def line_figure(problem, schedule):
@@ -69,7 +69,7 @@ def test_laws_at_one_point_and_without_structure_can_be_drawn(sigmas):
     line, exact = line_figure(problem, schedule)
     drawn(line.png(exact, "title"))
     densities = np.exp(laws.astype(np.float64))
-    drawn(figures.marginal_distribution_figure(TIMES.numpy(), field.grid, densities, densities.mean(2), field.plane))
+    drawn(figures.marginal_distribution_figure(TIMES.numpy(), field.grid, densities, field.plane))
 
 
 def test_regions_of_a_flat_law_are_the_whole_torus_in_the_lightest_shade(problem, schedule):
@@ -100,7 +100,7 @@ def test_pictures_of_a_run_say_what_they_show(problem, strays, schedule, generat
     assert f"exact $|\\sigma s|$\n{plane.labels[1]}" in words(figures.maps_figure((0.5,), maps, plane, "title"))
     field = Field(problem, schedule)
     density = np.exp(field.log_density(TIMES[1]).astype(np.float64))[None]
-    figure = figures.marginal_distribution_figure(TIMES[1:].numpy(), field.grid, density, density.mean(2), plane)
+    figure = figures.marginal_distribution_figure(TIMES[1:].numpy(), field.grid, density, plane)
     assert ("density of the slice" in words(figure)) == plane.is_slice
     if not strays:
         drawn(samples_comparison_figure(dict.fromkeys("abcd", points), dict.fromkeys("abcd", far), plane, "title"))

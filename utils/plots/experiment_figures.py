@@ -72,11 +72,11 @@ def radial_distribution_figure(radii: Array, dimension: int, title: str, sampler
 
 
 @styled
-def marginal_distribution_figure(times: Array, grid: Array, densities: Array, marginals: Array, plane: Plane) -> Figure:
-    """Return the exact distribution at k times: densities, (k, n, n); below, marginals of one coordinate, (k, n)."""
+def marginal_distribution_figure(times: Array, grid: Array, densities: Array, plane: Plane) -> Figure:
+    """Return the exact distribution at k times: densities, (k, n, n), and below the marginals of one coordinate."""
     figure = new_figure(2.6 * len(times) + 0.8, 5.8, layout="constrained")
     panes = figure.subplots(2, len(times), squeeze=False, sharex=True, sharey="row")
-    norm = LogNorm(1e-2, 10 ** np.ceil(np.log10(densities.max())))
+    marginals, norm = densities.mean(2), LogNorm(1e-2, 10 ** np.ceil(np.log10(densities.max())))
     for (above, below), t, density, marginal in zip(panes.T, times, densities, marginals, strict=True):
         image = above.imshow(np.maximum(density, norm.vmin).T, norm=norm, **OVER_TORUS)
         logarithm = np.log(np.maximum(density, np.finfo(density.dtype).tiny))

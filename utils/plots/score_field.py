@@ -9,7 +9,7 @@ from numpy import ndarray as Array
 from PIL import Image
 
 from utils.plots.style import QUARTERS, SHADES, SKY, VERMILLION, new_figure, png, regions, styled, torus_axes
-from utils.plots.views import Plane
+from utils.plots.views import Field
 
 ARROW_SHRINKAGE = 8  # a displacement is at most about 0.5, and arrows start about 0.05 apart
 ERROR_COLOURS = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.1, 0.75, 256)))  # none vanishes on white
@@ -74,18 +74,18 @@ class ScoreLineFigure(_KeptCanvas):
 
 
 class ScoreFieldFigure(_KeptCanvas):
-    """The score as arrows from points (m, 2): the model's, coloured by their error, and those that `show_exact` kept.
+    """The score as arrows from a field's m points: the model's, coloured by error, and those that `show_exact` kept.
     With times, (k,), the model's row stands above the analytical one; without, they share a frame of 1920 x 1080."""
 
     @styled
-    def __init__(self, points: Array, grid: Array, plane: Plane, times: Array | None = None):
+    def __init__(self, field: Field, times: Array | None = None):
         width, height, shape, dpi = 12.8, 7.2, (1, 2), 150
         if times is not None:  # half the pixels, since writing the PNG takes longer than drawing
             width, height, shape, dpi = max(12.8, 3.1 * len(times) + 0.8), 8.2, (2, len(times)), 110
         figure = new_figure(width, height, dpi=dpi)
         panes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True).reshape(2, -1)
         figure.subplots_adjust(0.9 / width, 1.55 / height, 1 - 0.25 / width, 1 - 0.75 / height, 0.08, 0.06)
-        self.grid, self.panes, none = grid, panes, np.zeros(len(points))
+        self.panes, self.grid, plane, none = panes, field.grid, field.plane, np.zeros(len(field.points))
         for axes in panes.flat:
             torus_axes(axes, plane.labels)
         rows = ("model", "analytical")
@@ -95,8 +95,8 @@ class ScoreFieldFigure(_KeptCanvas):
             axes.set_ylabel(f"{label}\n{plane.labels[1]}")
         style = {"scale": ARROW_SHRINKAGE, "scale_units": "width", "width": 0.0045}
         coloured = {"cmap": ERROR_COLOURS, "norm": ERROR_NORM} | style
-        self.model = [axes.quiver(*points.T, none, none, none, **coloured) for axes in panes[0]]
-        self.exact = [axes.quiver(*points.T, none, none, color="0.25", **style) for axes in panes[1]]
+        self.model = [axes.quiver(*field.points.T, none, none, none, **coloured) for axes in panes[0]]
+        self.exact = [axes.quiver(*field.points.T, none, none, color="0.25", **style) for axes in panes[1]]
         self.marks = [axes.plot(*plane.modes.T, "+", color=VERMILLION, markersize=9)[0] for axes in panes.flat]
         self.frames = [spine for axes in panes.flat for spine in axes.spines.values()]
         self._explain(figure, height, plane)

@@ -137,7 +137,7 @@ def draw_video(loaded: Loaded, title: str, folder: Path, keep_frames: bool = Fal
     """Write score_field.mp4, and its frames as PNG under frames/ where they are to be kept."""
     truth, schedule = loaded.configuration.build_truth(), loaded.configuration.noise_schedule
     field = Field(loaded.configuration.toy_problem, schedule)
-    picture = ScoreFieldFigure(field.points, field.grid, field.plane)
+    picture = ScoreFieldFigure(field)
 
     def frames() -> Iterator[np.ndarray]:
         for number, t in enumerate(tqdm(torch.linspace(0, 1, VIDEO_FRAMES), desc="  video", leave=False, disable=None)):
@@ -154,5 +154,4 @@ def draw_marginal_distribution(problem: Problem, path: Path) -> None:
     """Write the exact distribution at five times."""
     times, field = torch.tensor(MARGINAL_TIMES), Field(problem.toy_problem, problem.noise_schedule)
     densities = np.exp(np.stack([field.log_density(t) for t in times]).astype(np.float64))
-    picture = figures.marginal_distribution_figure(times.numpy(), field.grid, densities, densities.mean(2), field.plane)
-    save(picture, path)
+    save(figures.marginal_distribution_figure(times.numpy(), field.grid, densities, field.plane), path)

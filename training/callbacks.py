@@ -166,9 +166,10 @@ def line_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str], 
     from utils.plots.score_field import ScoreLineFigure
 
     line, times = Line(configuration.toy_problem, LINE_POINTS), torch.tensor(LINE_TIMES)
-    exact, sigma = line.along(configuration.build_truth(), times), configuration.noise_schedule.sigma(times)
-    arrays = (line.position, times, exact, *line.gaussian(sigma))
-    figure = ScoreLineFigure(*(array.numpy() for array in arrays), line.label)
+    gaussian, in_distribution = line.gaussian(configuration.noise_schedule.sigma(times))
+    exact = line.along(configuration.build_truth(), times).numpy()
+    background = (exact, gaussian.numpy(), in_distribution.numpy())
+    figure = ScoreLineFigure(line.position.numpy(), times.numpy(), *background, line.label)
     return lambda network, title: figure.png(line.along(network, times).numpy(), title)
 
 

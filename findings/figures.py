@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from findings.tables import TRUTHS, bounds, name_of, shipped, truth
 from utils.plots.style import COLOURS, new_figure, styled
+from utils.runs.run import in_words
 from utils.sweeps.paired import Group
 
 NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
@@ -41,7 +42,7 @@ def shipped_figure() -> Figure:
     found, in_time = shipped()
     names = [group.row["experiment"] for group in found[1:]]
     kinds = {"equal epochs": found[1:], "equal time": [in_time.get(name) for name in names]}
-    return ratios_figure([short(name) for name in names], kinds, NUMBERS)
+    return ratios_figure([in_words(name) for name in names], kinds, NUMBERS)
 
 
 def truths_figure() -> Figure:
@@ -50,8 +51,4 @@ def truths_figure() -> Figure:
     names = dict.fromkeys(chain(*found))
     kinds = {title: [some.get(name) for name in names] for title, some in zip(TRUTHS.values(), found, strict=True)}
     numbers = {"path_kl": "path KL", "path_kl_gradient_part": "its gradient part", "ode_kl": "ODE KL"}
-    return ratios_figure([short(name.replace("`", "")) for name in names], kinds, numbers)
-
-
-def short(name: str) -> str:
-    return name.replace("_regularizer", "").replace("_", " ")
+    return ratios_figure([in_words(name.replace("`", "")) for name in names], kinds, numbers)

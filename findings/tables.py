@@ -177,8 +177,7 @@ def sweep_table(name: str, *settings: str) -> Rows:
     """Yield a line for each group of a sweep, with the settings that are given."""
     yield "training", *(key.rpartition(".")[2].replace("_", " ") for key in settings), *SHOWN
     for group in study(name):
-        title = group.title + f" ({group.mark})" * bool(group.mark)
-        yield title, *(setting(group, key) for key in settings), *(show(group) for show in SHOWN.values())
+        yield group.title, *(setting(group, key) for key in settings), *(show(group) for show in SHOWN.values())
 
 
 def reference_table() -> Rows:

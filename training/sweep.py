@@ -6,7 +6,6 @@ and evaluates one run after another; all state is in the folders of the runs.
 
 import contextlib
 import logging
-import re
 import shlex
 import signal
 import sys
@@ -29,7 +28,7 @@ from training import slurm
 from utils.files import UserError, run_command, signals_to
 from utils.runs.curves import epochs_written
 from utils.runs.loading import configure
-from utils.runs.run import ANALYTICAL, ROOT, Run
+from utils.runs.run import ANALYTICAL, ROOT, Run, in_words
 from utils.runs.store import kept
 from utils.score.samplers import Sampling
 from utils.sweeps.plan import PlannedRun, plan, plan_shipped
@@ -136,7 +135,7 @@ def train_all(options: Namespace, waiting: list[PlannedRun], sampling: Sampling,
 
 def _progress(planned: PlannedRun) -> str:
     done, all_epochs = epochs_written(planned.run.curves_file), planned.configuration.max_epochs
-    name = re.sub("(?<!no)_regularizer", "", planned.run.experiment)
+    name = in_words(planned.run.experiment)
     return f"{name} is evaluated" if name == ANALYTICAL or done >= all_epochs else f"{name} {done}/{all_epochs}"
 
 

@@ -70,7 +70,7 @@ def by_settings(groups: Iterable[Group]) -> dict[str, list[Group]]:
 
 def table(groups: Sequence[Group]) -> list[list[str]]:
     """Return rows of text, the headings first."""
-    columns = [["training", *(group.title + f" ({group.mark})" * bool(group.mark) for group in groups)]]
+    columns = [["training", *(group.title for group in groups)]]
     columns.append(["seeds", *(str(len(group.runs)) for group in groups)])
     for metric in headline():
         name, factor = metric.name, metric.factor

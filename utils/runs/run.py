@@ -68,6 +68,11 @@ def place(experiment: str) -> tuple[int, str]:
     return first.index(experiment) if experiment in first else len(first), experiment
 
 
+def in_words(experiment: str) -> str:
+    """Return the name of an experiment as a text has it, without the ending that most have."""
+    return re.sub(r"(?<!\bno)_regularizer", "", experiment).replace("_", " ")
+
+
 def find_experiments() -> list[str]:
     """Return the names of the experiments under training/, in the order of every table."""
     return sorted((path.parent.name for path in TRAINING.glob("*/specific_config.yaml")), key=place)

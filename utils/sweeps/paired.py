@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from utils.evaluation.estimates import CONFIDENCE
-from utils.runs.run import place
+from utils.runs.run import in_words, place
 from utils.runs.store import mark
 from utils.sweeps.results import Row
 
@@ -60,10 +60,10 @@ class Group:
     @property
     def title(self) -> str:
         """What it is called in a table."""
-        if self.weight is None:
-            return self.row["experiment"].replace("_", " ")
-        name = self.row["experiment"].removesuffix("_regularizer").replace("_", " ")
-        return ", ".join(filter(None, [name, f"weight {self.weight:g}", self.row["regularizer_settings"]]))
+        name = in_words(self.row["experiment"])
+        if self.weight is not None:
+            name = ", ".join(filter(None, [name, f"weight {self.weight:g}", self.row["regularizer_settings"]]))
+        return name + f" ({self.mark})" * bool(self.mark)
 
     def mean(self, metric: str) -> Mean | None:
         """Return the mean of a metric over seeds, or None where no run has it."""

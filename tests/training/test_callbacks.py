@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import snapshot
 from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 from trained import SMALL, events, train
@@ -29,12 +30,9 @@ def test_pictures_can_be_looked_at(clone):
     assert images.keys() == sizes.keys()
     for tag, size in sizes.items():
         assert [event.step for event in images[tag]] == [1, 3]  # after the second and the fourth epoch
-        for event in images[tag]:
-            picture = Image.open(io.BytesIO(event.encoded_image_string))
-            assert picture.format == "PNG" and picture.size == size
-            assert picture.convert("L").getextrema() == (0, 255)  # decodes, and is not blank
-        first, second = (event.encoded_image_string for event in images[tag])
-        assert first != second
+        first, second = (Image.open(io.BytesIO(event.encoded_image_string)) for event in images[tag])
+        assert first.format == "PNG" and first.size == second.size == size and first != second
+        assert first.convert("L").getextrema() == second.convert("L").getextrema() == (0, 255)  # neither is blank
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # of runpy
@@ -77,9 +75,13 @@ def test_training_stops_after_the_epoch_in_which_it_is_asked_to_and_keeps_its_en
     assert ThreadPoolExecutor(1).submit(train_run, run, configuration, stop=stop).result() == 1
     assert f"{run.title}: stopped after 2 epochs. To continue: {run.command}\n" in capsys.readouterr().out
     assert read_checkpoint(run.last_checkpoint)["epochs_done"] == 2
-    with pytest.raises(UserError, match="max_epochs: 4 in the run, 6 now"):
+    with pytest.raises(UserError, match="max_epochs: 4 in the run, 6 now\nChoose"):
         train_run(run, longer)
     assert train_run(run, configuration) == 0
+    before, reason = snapshot(run.folder), "under the schedule cosine the learning rate depends on it"
+    with pytest.raises(UserError, match=rf"max_epochs: 4 in the run, 6 now\n  \({reason}"):
+        train_run(run, longer)
+    assert snapshot(run.folder) == before
 
 
 @pytest.mark.usefixtures("training")

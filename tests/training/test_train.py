@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import shutil
 
 import pytest
 import torch
@@ -84,15 +83,6 @@ def test_run_from_its_beginning_to_its_end(training, capsys):
     assert snapshot(output / "straight") == beside
 
 
-def test_finished_run_gets_no_more_epochs_where_its_learning_rate_depended_on_their_number(training, capsys):
-    assert train("max_epochs=2") == 0
-    before = snapshot(training)
-    assert train("max_epochs=3") == 2
-    reason = "  (under the schedule cosine the learning rate depends on it from the beginning)\n"
-    assert f"max_epochs: 2 in the run, 3 now\n{reason}" in capsys.readouterr().err
-    assert snapshot(training) == before
-
-
 def test_early_stopping_ends_a_run_with_its_best_checkpoint_and_the_same_command_leaves_it_alone(training, capsys):
     words = "max_epochs=30", "early_stopping_patience=2", "optimizer.learning_rate=0.3", "scheduler.type=constant"
     run = Run("no_regularizer")
@@ -157,22 +147,6 @@ def test_second_process_in_a_run_is_refused_and_names_the_first(capsys):
         assert not run.folder.exists()
     assert run.lock_file.exists()  # stale from here on: it is in nobody's way
     assert train("max_epochs=1") == 0
-
-
-def test_training_in_a_job_of_slurm_is_as_any_other(training, tmp_path, monkeypatch):
-    """Lightning would take it for one of four processes, and hpc_ckpt_1.ckpt for what to go on from."""
-    output = training / "no_regularizer" / "output"
-    slurm = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train.sh", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "host"}
-    slurm |= dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"), "0")
-    assert train("max_epochs=2", "--run-name", "other", "seed=1") == 0
-    assert train("max_epochs=3", "--run-name", "outside") == 0
-    for name, value in slurm.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    for name in ("inside", "beside_a_checkpoint"):
-        assert train("max_epochs=3", "--run-name", name) == 0
-        assert differences(output / "outside", output / name) == []
-        shutil.copy(output / "other" / "checkpoints" / "last.ckpt", tmp_path / "hpc_ckpt_1.ckpt")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -91,12 +91,11 @@ def test_what_fails_is_named_with_its_reason_and_everything_else_is_analysed(che
     leave_run("no_regularizer", "second", f"toy_problem.equilibrium_relative_coordinates={OTHERS[1]}")
     words, output = ["--experiments", "no_regularizer/first", "no_regularizer/second"], tmp_path / "out"
     assert analyse(output, *words, "consistency_regularizer") == 1
-    printed = capsys.readouterr()
+    printed, untrained = capsys.readouterr(), Run("consistency_regularizer")
     assert printed.err.splitlines() == [
         "no_regularizer, first: ZeroDivisionError('division by zero')",
         f"{output}/no_regularizer/second/{VIDEO}: ffmpeg failed with exit status 1: no message",
-        "consistency_regularizer, run1: not trained yet; train it with: "
-        f"bash {tmp_path}/training/consistency_regularizer/run.sh",
+        f"{untrained.title}: not trained yet; train it with: {untrained.command}",
     ]
     runs = sorted(str(path.parent.relative_to(output)) for path in tmp_path.rglob("metrics.json"))
     assert runs == ["analytical/no_regularizer,second", "analytical/run1", "no_regularizer/second"]

@@ -9,8 +9,9 @@ from analysed import leave_run, write_run
 from chromium import EXECUTABLE, Chromium
 from conftest import ROOT
 from scipy import stats
+from trained import equal
 
-from utils.reports.live import fits, main, write_live, write_live_of
+from utils.reports.live import main, write_live, write_live_of
 from utils.reports.page import write_page
 from utils.runs import load_score_network
 from utils.runs.checkpoints import load_run
@@ -35,6 +36,17 @@ OTHERS = {  # of two components each, with what the page has to know
         "{weight: 4, sigma_d: 0.45, equilibrium_relative_coordinates: [[0.4], [0.6]]}]}"
     ],
 }
+
+
+def write_analysis(output, run, /, **given):
+    """Write what the analysis of a run leaves, with these numbers or other facts; return the record."""
+    values = {"path_kl": given.pop("path_kl")} if "path_kl" in given else {}
+    return write_run(output, **facts_of(load_run(run), Sampling()) | {"values": values} | given)
+
+
+def give(browser, name, value, event="change"):
+    """Give a control of the page a value, as a person does."""
+    browser.evaluate(f"{{ byId('{name}').value = {value}; byId('{name}').dispatchEvent(new Event('{event}')) }}")
 
 
 def opened(page):
@@ -97,45 +109,37 @@ def test_the_published_networks_and_the_exact_score_are_those_of_torch(browser):
 
 
 def test_other_problems_in_the_plane_are_computed_alike(tmp_path, training):
-    records, networks = [], {}
-    for experiment, overrides in OTHERS.items():
-        loaded = load_run(leave_run(experiment, "run1", *overrides))
-        facts = facts_of(loaded, Sampling())
-        records.append(write_run(tmp_path, **facts | {"values": {"path_kl": 0.1}, "folder": experiment}))
-        networks[experiment] = loaded.network, loaded.configuration.build_truth()
-    write_live_of(records, tmp_path)
+    loaded = {name: load_run(leave_run(name, "run1", *overrides)) for name, overrides in OTHERS.items()}
+    write_live_of([write_analysis(tmp_path, one.run, path_kl=0.1) for one in loaded.values()], tmp_path)
     with opened(tmp_path / "live.html") as browser:
-        check_page(browser, networks)
+        check_page(browser, {name: (one.network, one.configuration.build_truth()) for name, one in loaded.items()})
         assert browser.evaluate("byId('problem').length") == 4 and not browser.evaluate("byId('problems').hidden")
-        browser.evaluate("{ byId('problem').value = 1; byId('problem').dispatchEvent(new Event('change')) }")
+        give(browser, "problem", 1)
         browser.wait_for("panes.every(pane => pane.drawn)")
         assert browser.complaints == []
 
 
 def test_strays_agree_with_the_table_and_random_numbers_are_random(browser):
     """Particles of every score are carried to the end by the functions of the page. The table counts other draws, so
-    the two counts differ as those of two samples from one distribution do."""
+    the two counts differ as those of two samples from one distribution do. A score of zero lets all stray."""
+
+    def strays_of(field):
+        ends = f"carried('reverse', {field}, problems[0], {PARTICLES}, 7)"
+        return browser.evaluate(f"strays(problems[0], {ends}, 0).filter(Boolean).length")
+
     for entry in read_published():
         field = f"entries.find(entry => entry.title === '{entry['experiment']}').field"
-        field = "problems[0].field" if entry["experiment"] == ANALYTICAL else field
-        ends = f"carried('reverse', {field}, problems[0], {PARTICLES}, 7)"
-        found = browser.evaluate(f"strays(problems[0], {ends}, 0).filter(Boolean).length")
+        found = strays_of("problems[0].field" if entry["experiment"] == ANALYTICAL else field)
         share, n = (entry["metrics"]["stray_fraction"][key] for key in ("value", "number_of_points"))
         table = [[found, PARTICLES - found], [round(share * n), n - round(share * n)]]
         assert stats.fisher_exact(table).pvalue > 1e-3
+    assert strays_of("(x, begin, end, t, out) => out.fill(0, 2 * begin, 2 * end)") > 0.95 * PARTICLES
     normal = browser.evaluate("[...noiseOf(1, 50, 5000)]")
-    assert stats.kstest(normal, stats.norm.cdf).pvalue > 1e-3
     uniform = browser.evaluate("((random) => Array.from({ length: 10000 }, random))(seeded(1))")
-    assert stats.kstest(uniform, stats.uniform.cdf).pvalue > 1e-3
+    for numbers, law in ((normal, stats.norm), (uniform, stats.uniform)):
+        assert stats.kstest(numbers, law.cdf).pvalue > 1e-3
     same = "noiseOf(1, 50, 9)[4] === noiseOf(1, 50, 5000)[4]"  # whatever their number
     assert browser.evaluate(f"{same} && noiseOf(1, 50, 1)[0] !== noiseOf(1, 51, 1)[0]")
-
-
-def test_a_share_of_strays_that_is_wrong_would_be_noticed(browser):
-    """A score of zero lets all particles stray, and the exact one none."""
-    nothing = "(x, begin, end, t, out) => out.fill(0, 2 * begin, 2 * end)"
-    ends = f"carried('reverse', {nothing}, problems[0], {PARTICLES}, 7)"
-    assert browser.evaluate(f"strays(problems[0], {ends}, 0).filter(Boolean).length") > 0.95 * PARTICLES
 
 
 def test_the_samplers_reach_the_known_widths(browser):
@@ -166,21 +170,17 @@ def test_a_thousand_particles_run_to_the_end_in_both_panes(browser):
     same = "panes.every(pane => pane.path[100].every((x, i) => x === panes[0].path[100][i]))"
     assert browser.evaluate(same) and browser.evaluate("panes.every(pane => Object.keys(pane.path).length === 101)")
     # The slider goes back along what is known; another score starts from the same points.
-    browser.evaluate("{ byId('time').value = 0.5; byId('time').dispatchEvent(new Event('input')) }")
+    give(browser, "time", 0.5, "input")
     browser.wait_for("panes.every(pane => pane.drawn.includes(' 50 '))")
-    browser.evaluate("{ byId('left').value = 0; byId('left').dispatchEvent(new Event('change')) }")
+    give(browser, "left", 0)
     browser.wait_for("panes[0].path[50] && !job", PATIENCE)
     assert browser.evaluate("panes[0].path[50].every((x, i) => x === panes[1].path[50][i])")  # two exact scores now
-    browser.evaluate(
-        "{ byId('left').value = 1; byId('left').dispatchEvent(new Event('change')); byId('clear').click() }"
-    )
+    give(browser, "left", 1)
 
 
 def test_keyboard_and_pointer_show_values_and_drop_particles(browser):
-    browser.evaluate(
-        "{ byId('clear').click(); byId('time').value = 0.6; byId('time').dispatchEvent(new Event('input')) }"
-    )
-    browser.evaluate("panes[0].top.focus()")
+    browser.evaluate("{ byId('clear').click(); panes[0].top.focus() }")
+    give(browser, "time", 0.6, "input")
     browser.press("ArrowRight")
     browser.wait_for("state.pointer && byId('live').rows[1].cells[0].textContent.includes('(0.51, 0.50)')")
     x, t = torch.tensor([[[0.51], [0.5]]], dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)
@@ -193,24 +193,21 @@ def test_keyboard_and_pointer_show_values_and_drop_particles(browser):
     browser.wait_for("!state.playing && state.k === 0", PATIENCE)
     browser.press("Escape")
     browser.wait_for("state.pointer === null")
-    box = browser.evaluate(
-        "(({left, top, width}) => [left + 0.5 * width, top + 0.5 * width])(panes[1].top.getBoundingClientRect())"
-    )
+    middle = "({left, top, width}) => ({ x: left + 0.5 * width, y: top + 0.5 * width })"
+    place = browser.evaluate(f"({middle})(panes[1].top.getBoundingClientRect())")
     for kind in ("mousePressed", "mouseReleased"):
-        browser.send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+        browser.send("Input.dispatchMouseEvent", type=kind, **place, button="left", clickCount=1)
     browser.wait_for("state.start === 100 || panes[1].path[state.start].length === 50")
-    browser.evaluate("byId('clear').click()")
 
 
 def test_without_motion_particles_appear_at_the_end(browser):
     browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     browser.wait_for("byId('play').textContent === 'To the end'")
-    browser.evaluate("window.seen = new Set(); window.watch = setInterval(() => seen.add(state.k), 5)")
-    browser.evaluate("byId('throw').click()")
+    browser.evaluate("byId('clear').click(); window.seen = new Set()")
+    browser.evaluate("window.watch = setInterval(() => seen.add(state.k), 5); byId('throw').click()")
     browser.wait_for("!state.playing && state.k === 0", PATIENCE)
     assert set(browser.evaluate("clearInterval(watch), [...seen]")) <= {100, 0, 60}
     browser.send("Emulation.setEmulatedMedia", features=[])
-    browser.evaluate("byId('clear').click()")
 
 
 @pytest.mark.parametrize(("width", "columns"), [(1920, 2), (1280, 2), (400, 1)])
@@ -228,36 +225,28 @@ def test_the_page_is_small_and_is_what_template_and_weights_make(tmp_path):
 
 def test_runs_are_published_with_their_numbers_and_can_be_loaded(tmp_path, training, capsys):
     run = leave_run("no_regularizer", "mine")
-    facts = facts_of(load_run(run), Sampling()) | {"values": {"path_kl": 0.1}, "folder": "no_regularizer"}
-    write_run(tmp_path, **facts)
-    control = facts_of(load_run(Run(ANALYTICAL)), Sampling()) | {"values": {"path_kl": 0.0}, "folder": ANALYTICAL}
-    write_run(tmp_path, **control)
+    write_analysis(tmp_path, run, path_kl=0.1)
+    write_analysis(tmp_path, Run(ANALYTICAL), path_kl=0.0)
     assert main(["--run-name", "mine", "--output-dir", str(tmp_path)]) == 0
-    ours, theirs = load_run(run).network, load_score_network("no_regularizer", run_name="published")
-    assert all(torch.equal(ours.state_dict()[name], values) for name, values in theirs.state_dict().items())
-    assert load_run(Run("no_regularizer", "published")).epochs == 4
+    ours, theirs = load_run(run), load_run(Run("no_regularizer", "published"))
+    assert equal(ours.network.state_dict(), theirs.network.state_dict()) and theirs.epochs == 4
     entry, exact = read_published()
     assert entry["metrics"]["path_kl"]["value"] == 0.1 and entry["run"] == "mine" and exact["weights"] == {}
-    assert configuration_of(entry) == load_run(run).configuration
+    assert configuration_of(entry) == ours.configuration
     assert '"path KL, nats": "0.100' in published_file().with_name("index.html").read_text()
     assert main(["--run-name", "other", "--output-dir", str(tmp_path)]) == 2
     assert "no run 'other' was analysed" in capsys.readouterr().err
 
 
 def test_a_page_of_own_runs_is_linked_and_leaves_out_what_it_cannot_show(tmp_path, training):
-    plane = facts_of(load_run(leave_run("no_regularizer")), Sampling()) | {"values": {}, "folder": "no_regularizer"}
-    record = write_run(tmp_path, **plane)
-    three = "toy_problem.equilibrium_relative_coordinates=[[0.1],[0.4],[0.8]]"
-    cube = facts_of(load_run(leave_run("no_regularizer", "three", three)), Sampling())
-    cube_record = write_run(tmp_path, **cube | {"values": {}, "folder": "no_regularizer"})
-    gone = write_run(tmp_path, **plane | {"run": "gone"})
-    retrained = write_run(tmp_path, **plane | {"run": "run1", "key": "0" * 16, "folder": "again"})
-    write_live_of([cube_record, gone, retrained], tmp_path)
+    run, three = leave_run("no_regularizer"), "toy_problem.equilibrium_relative_coordinates=[[0.1],[0.4],[0.8]]"
+    plane, gone = write_analysis(tmp_path, run), write_analysis(tmp_path, run, run="gone")
+    retrained = write_analysis(tmp_path, run, key="0" * 16, folder="again")
+    cube = write_analysis(tmp_path, leave_run("no_regularizer", "three", three))
+    write_live_of([cube, gone, retrained], tmp_path)
     assert not (tmp_path / "live.html").exists() and "live.html" not in write_page(tmp_path)[0].read_text()
-    write_live_of([record, cube_record], tmp_path)
+    write_live_of([plane, cube], tmp_path)
     assert 'href="live.html"' in write_page(tmp_path)[0].read_text()
-    page = (tmp_path / "live.html").read_text()
-    assert '"left_out": ["no_regularizer, three"]' in page
-    write_live_of([cube_record], tmp_path)
+    assert '"left_out": ["no_regularizer, three"]' in (tmp_path / "live.html").read_text()
+    write_live_of([cube], tmp_path)
     assert not (tmp_path / "live.html").exists()
-    assert fits(record.problem) and not fits(cube_record.problem)

@@ -32,26 +32,22 @@ def texts(training, monkeypatch):
 def test_means_and_paired_differences_agree_on_terminal_page_and_in_files(texts, tmp_path, capsys):
     """Of weight w, seeds 0 to 2 differ from the baseline by -0.1 w - 0.001 w seed: mean -0.101 w, deviation 0.001 w;
     path KL itself has the deviation 1 over seeds. Half-widths are those of Student's t with 2 degrees of freedom."""
-    oracle = row_of(make_record("analytical_regression_regularizer", "seed=0", stray_fraction=0.02)) | {
-        "oracle": "TRUE"
-    }  # as spreadsheets write it
+    oracle = row_of(make_record("analytical_regression_regularizer", "seed=0", stray_fraction=0.02))
+    oracle["oracle"] = "TRUE"  # as spreadsheets write it
     write_results(tmp_path / "results.csv", [*make_rows(0, 0.5, 1.0), oracle])
     assert analyse(tmp_path, "--sweep", "idea", "--results", str(tmp_path / "results.csv")) == 0
     said, folder = capsys.readouterr().out, tmp_path / "sweeps" / "idea"
     rows = {(row["experiment"], row["weight"]): row for row in rows_of(folder / "summary.csv")}
     assert [row["seeds"] for row in rows.values()] == ["3", "1", "3", "3"]
-    parts = ("mean", "half_width", "difference", "difference_half_width")
+    half, logs = stats.t(2).ppf(0.975) / math.sqrt(3), np.log([0.9, 1.899 / 2, 2.898 / 3])
+    width = logs.std(ddof=1) * half
+    ratio = np.exp([logs.mean(), logs.mean() - width, logs.mean() + width])
+    parts = ("mean", "half_width", "difference", "difference_half_width", "ratio", "ratio_low", "ratio_high")
     found = [float(rows[FOKKER_PLANCK, "1.0"][f"path_kl_{part}"]) for part in parts]
-    half = stats.t(2).ppf(0.975) / math.sqrt(3)
-    assert found == pytest.approx([2 - 0.101, 0.999 * half, -0.101, 0.001 * half])
+    assert found == pytest.approx([2 - 0.101, 0.999 * half, -0.101, 0.001 * half, *ratio])
     (table,) = json.loads((folder / "table.json").read_text(encoding="utf-8"))["tables"].values()
     page = Page(tmp_path / "index.html")
     assert page.tables[0] == table
-    logs = np.log([0.9, 1.899 / 2, 2.898 / 3])
-    width = logs.std(ddof=1) * half
-    ratio = np.exp([logs.mean(), logs.mean() - width, logs.mean() + width])
-    found = [float(rows[FOKKER_PLANCK, "1.0"][f"path_kl_{part}"]) for part in ("ratio", "ratio_low", "ratio_high")]
-    assert found == pytest.approx(ratio)
     numbers = ["1.9 ± 2.5", "{:.3g} ({:.3g} to {:.3g})".format(*ratio)]  # it includes 1, so there is no star
     assert page.row("no regularizer")[1:5] == ["3", "2.0 ± 2.5", "", MISSING]
     assert page.row("fokker planck, weight 1")[2:4] == numbers
@@ -72,12 +68,9 @@ def test_runs_are_known_by_what_was_trained_and_what_is_left_out_is_named(texts,
     words = ("--results", str(tmp_path / "results.csv"))
     leave_run("no_regularizer", "idea/seed=1", "seed=1", epochs=2)
     assert analyse(tmp_path, "--sweep", "idea", *words) == 2
-    command = "train it with `python -m training.sweep --config FILE`, FILE having `name: idea`"
+    none = "no run of the sweep 'idea' has finished (1 begun); train it with `python -m training.sweep --config FILE`"
     left_out = "no_regularizer, idea/seed=1: not finished, left out"
-    assert capsys.readouterr().err.splitlines() == [
-        f"no run of the sweep 'idea' has finished (1 begun); {command}",
-        left_out,
-    ]
+    assert capsys.readouterr().err.splitlines() == [f"{none}, FILE having `name: idea`", left_out]
     run, damaged = (leave_run("no_regularizer", f"idea/seed={seed}", f"seed={seed}") for seed in (0, 2))
     torch.save({"state_dict": {}}, damaged.best_checkpoint)
     assert analyse(tmp_path, "--sweep", "idea", *words) == 1

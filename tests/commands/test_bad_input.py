@@ -16,7 +16,7 @@ def analyse(words):
     return analyse_experiments.main(["--output-dir", "output", *words])
 
 
-ERROR, OUTPUT = "error: argument", "error: argument --output-dir: should be a folder, given "
+ERROR = "error: argument"
 COMMAND_LINES = [
     (train.main, [], "run.sh: error: the following arguments are required: experiment"),
     (train.main, ["no_regularizer", "--nope"], "run.sh: error: unrecognized arguments: --nope"),
@@ -32,20 +32,12 @@ COMMAND_LINES = [
     (analyse, ["--run-name", "../x"], f"run name '../x': {NAME}"),
     (analyse, ["--sweep", "../x"], f"sweep '../x': {NAME}"),
     (analyse, ["--sweep", "x"], "no sweep 'x' is here; train it with `python -m training.sweep --config FILE`"),
-    (
-        analyse,
-        ["--number-of-samples", "0"],
-        "command line: number_of_samples: should be greater than or equal to 1, given 0",
-    ),
+    (analyse, ["--number-of-samples", "0"], "command line: number_of_samples: should be greater than or equal to 1"),
     (analyse, ["--number-of-samples", "1e3"], f"{ERROR} --number-of-samples: invalid int value: '1e3'"),
     (analyse, ["--seed", "1" + "0" * 30], "command line: seed: should be less than 9223372036854775808, given 1000"),
     (analyse, ["--start", "here"], f"{ERROR} --start: invalid choice: 'here'"),
     (analyse, ["--output-dir", ""], "--output-dir: should be a folder, given nothing"),
-    (
-        analyse,
-        ["--output-dir", "training/base_config.yaml/deeper"],
-        "training/base_config.yaml/deeper: Not a directory",
-    ),
+    (analyse, ["--output-dir", "training/base_config.yaml/x"], "training/base_config.yaml/x: Not a directory"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What README.md and docs/ show is carried out as it stands: worked examples, and every command that is named."""
+"""What README.md, docs/ and examples/ show is carried out as it stands, and every command that is named."""
 
 import importlib.util
 import re
@@ -46,6 +46,18 @@ def test_three_edits_add_a_regularizer(tmp_path):
 def test_lines_of_python_in_the_readme_run_after_a_training(training):
     leave_run("no_regularizer")
     exec(blocks("README.md", "python")[0], {})
+
+
+def test_the_first_look_draws_samples_and_evaluates_a_published_score(tmp_path):
+    example, variables = ROOT / "examples" / "first_look.py", {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    words = [sys.executable, "-c", "import runpy, sys; runpy.run_path(sys.argv[1])", str(example)]
+    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "first_look.png").stat().st_size > 10_000
+    path_kl = float(re.search(r"path KL: ([\d.]+) nats", done.stdout)[1])
+    learned, exact = map(float, re.search(r"0\.75\]: (\S+) by the learned ODE, (\S+) exactly", done.stdout).groups())
+    assert 0 < path_kl < 0.1 and abs(learned - exact) < 1 and "% of them strays" in done.stdout
+    assert len(example.read_text().splitlines()) <= 60
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+from unittest.mock import Mock
 
 import dask
 import distributed  # first, or dask.config.set within a test would take its settings away again
@@ -50,9 +51,8 @@ def copy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scheduler(copy):
     """The address of a cluster whose one worker is a thread of this process; its dashboard has the usual port."""
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":8787"
-    ) as cluster:
+    one = {"n_workers": 1, "threads_per_worker": 1, "processes": False}
+    with distributed.LocalCluster(**one, dashboard_address=":8787") as cluster:
         yield cluster.scheduler_address
 
 
@@ -219,18 +219,11 @@ def test_sweep_that_loses_a_worker_is_stopped_and_killed_ends_as_others(copy, wh
 
 def test_worker_that_is_too_busy_to_answer_does_not_hide_that_it_was_stopped(scheduler, tmp_path, monkeypatch):
     with_few_metrics(monkeypatch)
-    monkeypatch.setattr("training.sweep._progress", raising(KeyboardInterrupt))
-    monkeypatch.setattr(distributed.Client, "unregister_worker_plugin", raising(TimeoutError))
+    monkeypatch.setattr("training.sweep._progress", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(distributed.Client, "unregister_worker_plugin", Mock(side_effect=TimeoutError))
     words = "--config", grid(tmp_path / "g.yaml", (NO, SHORT), name="busy", seeds=[0])
     assert sweep_here(*words, "--scheduler", scheduler) == 130  # and not 2, as after an error
     until(lambda: run_of("busy").metrics_file.exists())  # the worker went on
-
-
-def raising(error):
-    def function(*_):
-        raise error
-
-    return function
 
 
 def test_sigterm_to_run_all_ends_all_of_it_with_the_command_that_continues(copy, monkeypatch):

@@ -146,33 +146,25 @@ def test_line_redrawn_is_the_line_drawn_anew_in_colours_that_are_enough(shaped, 
     assert off.max() < 40 and (off > 8).mean() < 0.005
 
 
-def test_field_redrawn_is_the_field_drawn_anew(shaped, schedule):
-    network, truth = make_network(schedule, shaped.shape), AnalyticalScoreNetwork(shaped, schedule)
-    field, used = field_figure(shaped, schedule)
+@pytest.mark.parametrize(("law", "several"), [(make_problem(), False), (SLICE, False), (make_problem(), True)])
+def test_field_redrawn_is_the_field_drawn_anew(law, several, schedule):
+    networks = AnalyticalScoreNetwork(law, schedule), make_network(schedule, law.shape)
 
-    def frame(figure, t):
-        return figure.frame(f"{t}", field.arrows(network, t), field.arrows(truth, t), field.log_density(t))
+    def picture(figure, times):
+        exact, model = (np.stack([field.arrows(network, t) for t in times]) for network in networks)
+        figure.show_exact(exact, np.stack([field.log_density(t) for t in times]))
+        pixels = figure.pixels(model, f"{times[0]}")
+        assert (drawn(figure.png(model, f"{times[0]}")) == pixels[..., :3]).all()
+        return pixels
 
-    first, second = (frame(used, t) for t in TIMES)
-    assert first.shape == (1080, 1920, 4) and first.dtype == np.uint8 and (first != second).any()
-    assert (frame(used, TIMES[0]) == first).all()  # two frames with the same arguments are identical
-    assert (frame(field_figure(shaped, schedule)[1], TIMES[1]) == second).all()
+    field, used = field_figure(law, schedule, TIMES if several else None)
+    one, other = (TIMES, TIMES.flip(0)) if several else TIMES[:, None]
+    first, second = picture(used, one), picture(used, other)
+    assert first.shape == ((902, 1408, 4) if several else (1080, 1920, 4)) and (first != second).any()
+    assert (picture(used, one) == first).all()
+    assert (picture(field_figure(law, schedule, TIMES if several else None)[1], other) == second).all()
     slices = ("98.9 % of the exact slice", "This is a slice in which the other coordinates are 0.7, 0.9.")
     assert [text in words(used.figure) for text in slices] == [field.plane.is_slice] * 2
-
-
-def test_field_at_several_times_redrawn_is_the_one_drawn_anew(problem, truth, schedule):
-    def picture(figure, model):
-        laws = np.stack([field.log_density(t) for t in TIMES])
-        figure.show_exact(np.stack([field.arrows(truth, t) for t in TIMES]), laws)
-        return figure.pixels(model, "title")
-
-    field, used = field_figure(problem, schedule, TIMES)
-    model = np.stack([field.arrows(make_network(schedule), t) for t in TIMES])
-    before, redrawn = picture(used, 0 * model), picture(used, model)
-    assert (before != redrawn).any() and redrawn.shape == (902, 1408, 4)
-    assert (redrawn == picture(field_figure(problem, schedule, TIMES)[1], model)).all()
-    assert (drawn(used.png(model, "title")) == redrawn[..., :3]).all()
 
 
 def test_model_that_has_diverged_does_not_stop_the_drawing(problem, truth, schedule):

@@ -129,17 +129,6 @@ def test_the_exact_score_is_a_martingale_along_exact_reverse_trajectories(t, tru
     assert all(orthogonal(there - here, functions) for there in (truth.score(start, times[0]), kernel))
 
 
-def test_consistency_gap_of_the_exact_score_on_a_ridge_vanishes_with_the_step(truth, generator):
-    """At a fixed span of time. On a ridge the score turns; at noised points the gap is 0, says test_evaluate.py."""
-    aside = 0.003 * (2 * torch.rand(4_000, generator=generator).double() - 1)
-    ridge, t = torch.stack([0.5 + aside, 0.5 - aside], 1)[:, :, None], torch.full((4_000,), 0.7).double()
-    settings = {"weight": 1.0, "points": "noised", "loss": "martingale_product"}
-    coarse, fine = (
-        value(Consistency(**settings, time_steps=20 * n, number_of_steps=n), truth, (ridge, t), truth) for n in (2, 20)
-    )
-    assert coarse > 6 and fine < coarse / 3  # 8.6 and 0.6, each +- 0.5
-
-
 def test_trajectories_lie_on_the_grid_and_start_there(problem, schedule, generator):
     regularizer = Consistency(weight=1.0, points="noised", time_steps=20)
     x, t, *_ = noised(problem, schedule, 20_000, generator)

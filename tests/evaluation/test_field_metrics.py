@@ -39,10 +39,9 @@ def test_residual_scalars_are_the_mean_and_median_of_the_residual(truth, schedul
         squares = fokker_planck_residual(subject.precise, *points, form).square().mean(1)
         scalar, curve = metrics.residual(subject, form, "noised")
         assert scalar.value == pytest.approx(squares.mean().sqrt().item(), rel=1e-9) and scalar.value > 1e-3
-        assert curve.value[3] == pytest.approx(squares.view(BINS, -1)[3].mean().sqrt().item(), rel=1e-9)
+        assert curve.value == pytest.approx(squares.view(BINS, -1).mean(1).sqrt().tolist(), rel=1e-9)
         median = metrics.residual_median(subject, form, "noised")
         assert median.value == pytest.approx(squares.sqrt().median().item(), rel=0.02)  # torch takes the lower of two
-        assert scalar.number_of_points == median.number_of_points == 30 * BINS
 
 
 @pytest.mark.parametrize(("fraction", "share"), [(0.9, 0.2), (0.5, 1.0)])

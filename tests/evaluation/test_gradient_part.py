@@ -4,20 +4,17 @@ import pytest
 import torch
 from conftest import BASE, OTHERS, make_problem
 from mixtures import make_mixture
-from subjects import Given, make_subject
+from subjects import SCHEDULES, Given, make_subject
 
 from utils.evaluation.estimates import NoValue
 from utils.evaluation.gradient_part import WIDER, WIDEST, bump_gradients, squared_gradient_part
 from utils.evaluation.score_metrics import path_kl, path_kl_gradient_part
-from utils.physics.noise_schedule import ExponentialSchedule
 from utils.score.networks import AnalyticalScoreNetwork
-
-SCHEDULE = ExponentialSchedule(sigma_min=0.001, sigma_max=0.2)
 
 
 def split(problem, error, points=2_000):
     """Return the path KL and its gradient part for a given error of the normalised score."""
-    truth = AnalyticalScoreNetwork(problem, SCHEDULE)
+    truth = AnalyticalScoreNetwork(problem, SCHEDULES[0])
     network = Given(truth, lambda x, t: truth(x, t) + error(truth, x, t))
     subject = make_subject(network, truth, per_bin=points, path_kl=20_000)
     return path_kl(subject).value, path_kl_gradient_part(subject)
@@ -39,8 +36,7 @@ def rotation(truth, x, t):
     return 0.05 * turned.view_as(x)
 
 
-LAWS = [make_problem(BASE), make_mixture([(1.0, 0.01, [[0.25], [0.75]]), (4.0, 0.03, [[0.4], [0.6]])])]
-LAWS += [make_problem(OTHERS[1])]
+LAWS = [make_problem(), make_mixture([(1.0, 0.01, BASE), (4.0, 0.03, [[0.4], [0.6]])]), make_problem(OTHERS[1])]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=["two", "mixture", "three"])

@@ -11,7 +11,7 @@ from utils.plots import views
 from utils.plots.views import Field, Line, Plane
 from utils.score.networks import AnalyticalScoreNetwork
 
-THREE, TWO_BY_TWO = [[0.1], [0.45], [0.8]], [[0.2, 0.3], [0.7, 0.9]]
+THREE, TWO_BY_TWO = OTHERS[1:]
 LAWS = [make_problem(c) for c in (BASE, *OTHERS[1:])] + [make_mixture(gaussians) for gaussians in MIXTURES[1:]]
 SHARED = make_mixture([(1.0, 0.01, THREE), (3.0, 0.02, [[0.25], [0.6], [0.8]])])  # both have an atom at 0.8
 ATOMS = ("relative coordinate of atom 1", "relative coordinate of atom 2")

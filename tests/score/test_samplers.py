@@ -12,28 +12,26 @@ from utils.score.networks import AnalyticalScoreNetwork
 from utils.score.samplers import CHUNK, Sampling, predictor_corrector, sampler_width_ratio
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(21, 1.147), (50, 1.061), (100, 1.032)])
-def test_exact_score_reaches_the_width_of_the_oracle_recursion(steps, expected, truth, problem, schedule, generator):
-    # `expected` is known to three decimals, in units of sigma_d; its target is sigma_0 / sigma_d = 1.005.
-    oracle, n = sampler_width_ratio(0.01, schedule, time_grid(steps)), 4_000
-    assert oracle * 1.01**0.5 == pytest.approx(expected, abs=6e-4)
+def test_oracle_recursion_has_known_widths(schedule):
+    for steps, expected in ((21, 1.147), (50, 1.061), (100, 1.032)):  # in units of sigma_d; the target is 1.005
+        oracle = sampler_width_ratio(0.01, schedule, time_grid(steps))
+        assert oracle * 1.01**0.5 == pytest.approx(expected, abs=6e-4)
     assert sampler_width_ratio(0.01, schedule, torch.zeros(2)) == pytest.approx(1)  # a grid that stands still
-    x = predictor_corrector(truth, torch.rand(n, 2, 1, generator=generator), time_grid(steps), generator=generator)
-    u = problem.standardised(x, torch.full((n,), 0.001))
-    assert u.flatten(1).norm(dim=1).max() < 6 * oracle  # no strays: exp(-18) of each
-    assert u.square().mean().sqrt().item() == pytest.approx(oracle, rel=4 / (4 * n) ** 0.5)  # four standard errors
 
 
-def test_exact_score_of_a_mixture_reaches_its_weights_and_widths(schedule, generator):
-    law, n, times = make_mixture(), 2_000, time_grid(100)
-    truth, x = AnalyticalScoreNetwork(law, schedule), torch.rand(n, 2, 1, generator=generator)
-    u, mode, _ = law.nearest_mode(predictor_corrector(truth, x, times, generator=generator), torch.full((n,), 0.001))
+@pytest.mark.parametrize(("law", "steps"), [(make_problem(), 21), (make_problem(), 100), (make_mixture(), 100)])
+def test_exact_score_reaches_the_weights_and_the_widths_of_the_oracle(law, steps, schedule, generator):
+    truth, n, times = AnalyticalScoreNetwork(law, schedule), 4_000, time_grid(steps)
+    x = predictor_corrector(truth, torch.rand(n, 2, 1, generator=generator), times, generator=generator)
+    u, mode, _ = law.nearest_mode(x, torch.full((n,), 0.001))
+    several = len(law.components) > 1  # then the grid costs up to 0.02 of a share, and 0.01 of a width
     for k, component in enumerate(law.components):
         cloud = u[mode // 2 == k]
-        # The grid costs up to 0.02 of a share and 0.01 of a width beyond the oracle's; a share's error is 0.01.
-        assert abs(len(cloud) / n - component.weight / 10) < 0.06
+        assert abs(len(cloud) / n - component.weight / sum(c.weight for c in law.components)) < 0.05
         width = (component.width**2 + 1e-6) ** 0.5 * sampler_width_ratio(component.width, schedule, times)
-        assert cloud.std().item() == pytest.approx(width, rel=0.01 + 4 / (2 * cloud.numel()) ** 0.5)
+        found, errors = cloud.square().mean().sqrt().item(), 4 / (2 * cloud.numel()) ** 0.5
+        assert found == pytest.approx(width, rel=0.01 * several + errors)
+        assert cloud.flatten(1).norm(dim=1).max() < 6.5 * width  # no strays: exp(-21) of each
 
 
 def test_time_grid_may_be_walked_in_parts_and_no_gradient_passes(truth, generator):

@@ -48,7 +48,6 @@ def test_type_chooses_the_subclass_and_a_default_stands_in_for_none():
         ({"shape": {"type": "square", "size": 1.0, "corners": 4.0}}, ("shape", "square", "corners"), "int_type"),
         ({"shape": {"size": "1"}}, ("shape", "circle", "size"), "float_type"),
         ({"shape": {"size": float("inf")}}, ("shape", "circle", "size"), "finite_number"),
-        ({"shape": 3}, ("shape",), "model_attributes_type"),
     ],
 )
 def test_fault_is_found_with_its_key(content, where, fault):

@@ -40,9 +40,8 @@ def test_kinds_of_points_and_variants_are_metrics_of_their_own(truth):
         """The {} of all."""
         return Estimate(len(variant), None, 1)
 
-    evaluated = {name: estimate.value for name, estimate in evaluate(make_subject(truth, truth)).estimates.items()}
-    first, second = ({f"thing_{name}_noised": n, f"thing_{name}_uniform": n} for name, n in (("one", 3), ("two_b", 5)))
-    assert evaluated == first | second
+    values = {name: estimate.value for name, estimate in evaluate(make_subject(truth, truth)).estimates.items()}
+    assert values == {f"thing_{name}_{where}": n for name, n in (("one", 3), ("two_b", 5)) for where in WHERE}
     about = describe("thing_two_b_noised")
     assert (about.label, about.heading) == ("two b thing, noised", "two b thing")
     assert about.definition == f"The second of all; {WHERE['noised']}"

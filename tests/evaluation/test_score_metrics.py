@@ -53,11 +53,10 @@ def test_twice_the_truth_has_a_relative_error_of_1_and_the_size_of_the_truth_as_
     truth = AnalyticalScoreNetwork(problem, schedule)
     twice = make_subject(Given(truth, lambda x, t: 2 * truth(x, t)), truth, per_bin=40)
     assert metrics.score_error_relative(twice, where).value == pytest.approx(1, abs=1e-6)
-    size, curve = metrics.exact_score_size(twice, where)
-    assert metrics.score_error(twice, where)[0].value == pytest.approx(size.value, rel=1e-5)
-    points = points_at(where, truth, 40, twice.generator("score error"))
-    sizes = truth(*points).square().mean((-2, -1)).view(BINS, -1).mean(1).sqrt()
-    assert curve.value == pytest.approx(sizes.tolist(), rel=1e-5)
+    sizes = truth(*points_at(where, truth, 40, twice.generator("score error"))).square().mean((-2, -1))
+    for scalar, curve in (metrics.exact_score_size(twice, where), metrics.score_error(twice, where)):
+        assert scalar.value == pytest.approx(sizes.mean().sqrt().item(), rel=1e-5)
+        assert curve.value == pytest.approx(sizes.view(BINS, -1).mean(1).sqrt().tolist(), rel=1e-5)
 
 
 def test_a_point_is_on_a_ridge_where_a_mode_weighs_less_than_e_squared_times_the_other(truth, monkeypatch):

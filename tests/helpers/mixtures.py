@@ -21,8 +21,8 @@ def make_mixture(gaussians=MIXTURES[1], permutation_symmetric=True):
 
 def for_laws(where=lambda law: True):
     """Run a test with each law, one Gaussian or several, symmetric or not, of which `where` is true."""
-    laws = [
-        make_problem(form, permutation_symmetric=symmetric) for form in [BASE, *OTHERS] for symmetric in (True, False)
-    ]
-    laws += [make_mixture(form, symmetric) for form in MIXTURES for symmetric in (True, False)]
-    return pytest.mark.parametrize("law", filter(where, laws), ids=repr)
+    both = (True, False)
+    laws = [make_problem(form, permutation_symmetric=symmetric) for form in [BASE, *OTHERS] for symmetric in both]
+    laws += [make_mixture(form, symmetric) for form in MIXTURES for symmetric in both]
+    names = "{0.type}-{0.shape}-{0.permutation_symmetric}".format
+    return pytest.mark.parametrize("law", [*filter(where, laws)], ids=names)

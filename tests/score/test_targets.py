@@ -42,6 +42,32 @@ def test_stable_target_is_the_denoising_one_up_to_a_noise_and_then_near_the_exac
     assert errors[0] < 0.06 * errors[1]
 
 
+@pytest.mark.parametrize("references", [64, 256])
+def test_bias_above_the_switch_is_below_the_share_that_the_effective_sample_size_gives(references, schedule, generator):
+    """At one time just above the switch, over many draws of references: the mean error along the exact score itself,
+    by which a self-normalised average of n shrinks or stretches it, is below 1 / n."""
+    problem, size = make_problem(), 0.6 * references
+    rule = StableTargets(type="stable", references=references, min_effective_sample_size=size)
+    data = noised(problem, schedule, 40_000, generator, times=(0.57, 0.57001))  # noise of 0.0205, twice the width
+    target, truth = made(rule, data, problem, schedule), exact(problem, schedule, data)
+    changed = (target != data.target).flatten(1).any(1)
+    assert changed.float().mean() > 0.5
+    products = ((target - truth) * truth)[changed].mean((1, 2)) / truth[changed].square().mean()
+    # Points of a block share their references, so their errors go together: blocks are the independent draws.
+    blocks = torch.stack([block.mean() for block in products.split(400)])
+    assert abs(products.mean()) < 1 / size + 4 * blocks.std() / len(blocks) ** 0.5
+
+
+def test_switch_follows_the_width_of_the_data_without_being_told(schedule, generator):
+    lowest = []
+    for width in (0.005, 0.01, 0.03):
+        problem = make_problem(sigma_d=width)
+        data = noised(problem, schedule, 8_000, generator)
+        changed = (made(STABLE, data, problem, schedule) != data.target).flatten(1).any(1)
+        lowest.append(schedule.sigma(data.t)[changed].quantile(0.02).item() / width)
+    assert all(0.8 < ratio < 2.5 for ratio in lowest)
+
+
 def test_component_that_few_references_are_of_keeps_the_denoising_target_where_it_is_alone(schedule, generator):
     """Three of a hundred data are in the second component: two of 64 references."""
     problem = make_mixture([(97.0, 0.01, [[0.25], [0.75]]), (3.0, 0.01, [[0.05], [0.45]])])

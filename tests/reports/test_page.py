@@ -77,16 +77,18 @@ def test_numbers_are_shown_as_they_are_and_what_is_missing_as_a_dash_with_its_re
 
 def test_what_a_reader_should_know_first_is_said(tmp_path, read):
     assert "No experiment has been analysed yet" in read().text
-    write_run(tmp_path, "no_regularizer", numbers(0.3))
+    write_run(tmp_path, "no_regularizer", numbers(0.3), epochs=200)
     page = read().text
     assert "analysed in 3.2 s" in page and "not all sampled in the same way" not in page
     assert "Know first" not in page and "different problems" not in page
     more = SAMPLING.model_dump() | {"number_of_samples": 50}
-    write_run(tmp_path, "other", numbers(0.3), sampling=more, checkpoint="last.ckpt", rise_of_validation_loss=0.08)
+    facts = dict(sampling=more, checkpoint="last.ckpt", rise_of_validation_loss=0.08, epochs=12)
+    write_run(tmp_path, "other", numbers(0.3), **facts)
     page = Page(write_page(tmp_path, ["a note"])[0]).text
     assert "not all sampled in the same way" in page and "number of samples 50" in page
     assert "Know first a note other: best.ckpt is damaged or missing, these are the weights of the last epoch" in page
     assert "other: the validation loss ended 8 % above its lowest value" in page
+    assert "other: trained for 12 epochs, others for up to 200" in page and "no_regularizer: trained" not in page
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path):

@@ -66,7 +66,7 @@ def stray_fraction_at_21_steps(subject: Subject) -> Estimate:
 def width_ratio(subject: Subject) -> Estimate:
     """Rms over components of the samples that are no strays about their modes, in widths of the mode at t = 0; the
     sampler itself raises it: compare with analytical."""
-    _require_modes_apart(subject, "the distance from a sample's own mode")
+    _require_modes_apart(subject)
     x = subject.samples[_core(subject)]
     core = subject.problem.standardised(x, subject.end_sigma.expand(len(x)))
     ratio = core.square().mean().sqrt().item()
@@ -79,17 +79,17 @@ def _mode_counts(subject: Subject) -> Tensor:
     problem, x = subject.problem, subject.samples
     if len(problem.mode_weights()) == 1:
         raise NoValue("the law has a single mode")
-    _require_modes_apart(subject, "the mode of a sample")
+    _require_modes_apart(subject)
     _, index, _ = problem.nearest_mode(x, subject.end_sigma.expand(len(x)))
     return torch.bincount(index[_core(subject)], minlength=len(problem.mode_weights()))
 
 
-def _require_modes_apart(subject: Subject, what: str) -> None:
+def _require_modes_apart(subject: Subject) -> None:
     """Raise NoValue where two modes come closer than their stray radii."""
     modes, widths = subject.problem.modes().double(), subject.problem.mode_widths(subject.end_sigma[None])[0]
     distances = displacement(modes[:, None], modes).square().sum((-2, -1)).sqrt().fill_diagonal_(1.0)
     if not (distances > subject.problem.stray_radius * (widths[:, None] + widths)).all():
-        raise NoValue(f"modes overlap, so {what} is not known")
+        raise NoValue("modes overlap, so a sample's own mode is not known")
 
 
 @metric("occupancy", better="closer to 1")
@@ -111,7 +111,7 @@ def mode_occupancy_p_value(subject: Subject) -> Estimate:
 def _radial_test(subject: Subject) -> tuple[Estimate, Estimate]:
     """Return the Kolmogorov-Smirnov distance of r from the chi distribution, with the interval of Dvoretzky, Kiefer,
     Wolfowitz and Massart, for the empirical distribution may be off everywhere at once; and its p-value."""
-    _require_modes_apart(subject, "the distance from a sample's own mode")
+    _require_modes_apart(subject)
     r = radii(subject.problem, subject.samples, subject.end_sigma)
     test = stats.kstest(r.numpy(), stats.chi(math.prod(subject.problem.shape)).cdf)
     n, distance = len(r), float(test.statistic)

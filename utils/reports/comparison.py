@@ -4,7 +4,7 @@ folder, so an analysis of a part keeps what was analysed before. Each problem is
 import re
 import textwrap
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -26,6 +26,7 @@ from utils.runs.store import Record
 from utils.sweeps.results import row_of, write_results
 
 SMOOTHED_EPOCHS = 21
+LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
 FIGURES = {  # name -> title, label of the axis, and heading -> curve of each pane
     "score_error_comparison": (
         "Score error",
@@ -163,5 +164,16 @@ def summary_table(records: Sequence[Record]) -> str:
     used = {"oracle": "the exact score", "forces": "the gradient of the log-density at the data"}
     marks = {record.mark for record in records}
     lines += [f"{mark}: its training uses {what}" for mark, what in used.items() if mark in marks]
-    lines += [f"{record.title}: {record.warning}" for record in records if record.warning]
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes_on(records)])
+
+
+def notes_on(records: Sequence[Record]) -> Iterator[str]:
+    """Yield a line on each run of one problem whose numbers a reader could take for more than they are."""
+    most = max((record.facts.get("epochs") or 0 for record in records), default=0)
+    for record in records:
+        if record.facts["checkpoint"] == "last.ckpt":
+            yield f"{record.title}: {LAST}"
+        if record.warning:
+            yield f"{record.title}: {record.warning}"
+        if 0 < (epochs := record.facts.get("epochs") or 0) < most:
+            yield f"{record.title}: trained for {epochs} epochs, others for up to {most}"

@@ -17,13 +17,12 @@ from PIL import Image
 from utils.evaluation.registry import METRICS, Metric, describe
 from utils.files import write_text
 from utils.plots.video import FRAMES_PER_SECOND
-from utils.reports.comparison import by_problem, compare, name_of, read_records
+from utils.reports.comparison import by_problem, compare, name_of, notes_on, read_records
 from utils.reports.formatting import EXPLANATION, MISSING, half_width, with_interval
 from utils.reports.live import LIVE, TEMPLATE, write_live_of
 from utils.runs.store import Record
 
 VIDEO = "score_field.mp4"
-LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
 # How far a number is from the best possible, up to a constant; a metric without a better direction is not compared.
 FROM_BEST = {"lower": lambda v: v, "higher": lambda v: -v, "closer to 1": lambda v: abs(v - 1), "closer to 0": abs}
 # Of pictures, in the order of the page; one that is not named there follows, under the name of its file.
@@ -85,11 +84,7 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
         explanation=EXPLANATION,
         missing=MISSING,
         live=(output / LIVE).is_file(),
-        notes=[
-            *notes,
-            *(f"{record.title}: {LAST}" for record in records if record.facts["checkpoint"] == "last.ckpt"),
-            *(f"{record.title}: {record.warning}" for record in records if record.warning),
-        ],
+        notes=[*notes, *(note for group in by_problem(records) for note in notes_on(group))],
         problems=problems,
     )
     write_text(output / "index.html", page)

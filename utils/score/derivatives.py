@@ -114,21 +114,21 @@ def _input_channels(network, x, t, wanted):
     """Return (cos, sin, sigma, t, 1) and their derivatives, (channel, batch x permutation, feature), and which channels
     are those of d_k: after the value and d_t, before the second derivatives."""
     size, number = x[0].numel(), len(network.permutations)
-    angles = 2 * math.pi * x[:, network.permutations].view(-1, size)  # (row, slot)
+    angles = 2 * math.pi * x[:, network.permutations].view(len(x), number, size)  # (batch, permutation, slot)
     unit = 2 * math.pi * torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
-    d_angles = unit[:, network.permutations].view(size, number, size).repeat(1, len(x), 1)  # d_k angle, (k, row, slot)
+    d_angles = unit[:, network.permutations].view(size, 1, number, size)  # d_k angle, the same at every point
     products = _products(d_angles, wanted)
-    cos, sin, t = angles.cos(), angles.sin(), t.repeat_interleave(number)
+    cos, sin, t = angles.cos(), angles.sin(), t[:, None]
     first = 1 if wanted == "jacobian" else 2
     slopes = slice(first, first + size)
-    channels = x.new_zeros(slopes.stop + len(products), len(t), 2 * size + 3)
-    channels[0, :, :size], channels[0, :, size:-3] = cos, sin
-    channels[0, :, -3], channels[0, :, -2], channels[0, :, -1] = network.schedule.sigma(t), t, 1
+    channels = x.new_zeros(slopes.stop + len(products), len(x), number, 2 * size + 3)
+    channels[0, ..., :size], channels[0, ..., size:-3] = cos, sin
+    channels[0, ..., -3], channels[0, ..., -2], channels[0, ..., -1] = network.schedule.sigma(t), t, 1
     if wanted != "jacobian":
-        channels[1, :, -3], channels[1, :, -2] = network.schedule.sigma_dot(t), 1
-    channels[slopes, :, :size], channels[slopes, :, size:-3] = -sin * d_angles, cos * d_angles
-    channels[slopes.stop :, :, :size], channels[slopes.stop :, :, size:-3] = -cos * products, -sin * products
-    return channels, slopes
+        channels[1, ..., -3], channels[1, ..., -2] = network.schedule.sigma_dot(t), 1
+    channels[slopes, ..., :size], channels[slopes, ..., size:-3] = -sin * d_angles, cos * d_angles
+    channels[slopes.stop :, ..., :size], channels[slopes.stop :, ..., size:-3] = -cos * products, -sin * products
+    return channels.flatten(1, 2), slopes
 
 
 class _SiLU(torch.autograd.Function):

@@ -38,24 +38,25 @@ def seconds_of(experiment: str, *overrides: str, epochs: int) -> float:
     return time.process_time() - began
 
 
-def seconds_an_epoch(rounds: int = 5) -> dict[str, list[float]]:
-    """Return the duration of an epoch of each training in each round: the difference between LONG and SHORT ones, so
-    that their start does not count, nor the first round, which also imports. They are written under runs.TRAINING."""
-    found: dict[str, list[float]] = {row: [] for row in TRAININGS}
-    for _ in range(rounds + 1):
-        for row, words in TRAININGS.items():
-            short, long = (seconds_of(*words, epochs=epochs) for epochs in (SHORT, LONG))
-            found[row].append((long - short) / (LONG - SHORT))
-    return {row: seconds[1:] for row, seconds in found.items()}
+def seconds_an_epoch(*words: str) -> float:
+    """Return the duration of an epoch: the difference between a LONG and a SHORT training, without their start."""
+    short, long = (seconds_of(*words, epochs=epochs) for epochs in (SHORT, LONG))
+    return (long - short) / (LONG - SHORT)
 
 
-def rows() -> Iterator[tuple[str, str]]:
-    """What was measured, and the result."""
-    found = seconds_an_epoch()
-    plain = found.pop(runs.BASELINE)
+def rows(rounds: int = 5) -> Iterator[tuple[str, str]]:
+    """What was measured, and the result. Each training is measured after a plain one, for a shared machine becomes
+    faster and slower within a minute."""
+    seconds_of(runs.BASELINE, epochs=1)  # imports
+    plain: list[float] = []
+    ratios: dict[str, list[float]] = {row: [] for row in TRAININGS if row != runs.BASELINE}
+    for _ in range(rounds):
+        for row, found in ratios.items():
+            plain.append(seconds_an_epoch(runs.BASELINE))
+            found.append(seconds_an_epoch(*TRAININGS[row]) / plain[-1])
     yield runs.BASELINE, f"{1e3 * median(plain):.1f} ms"
-    for row, seconds in found.items():
-        yield row, f"{median(a / b for a, b in zip(seconds, plain, strict=True)):.2f} plain epochs"
+    for row, found in ratios.items():
+        yield row, f"{median(found):.2f} plain epochs"
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from utils.sweeps.plan import plan
 from utils.sweeps.results import read_results, row_of, write_results
 
 pytestmark = pytest.mark.xdist_group("sweep")
-EPOCHS = 100
+EPOCHS = 200  # long enough to meet a run in the middle, also on a busy machine
 LONG = SHORT | {"max_epochs": EPOCHS}
 START = "python", "-m", "training.sweep"
 

@@ -45,8 +45,8 @@ def seconds_an_epoch(*words: str) -> float:
 
 
 def rows(rounds: int = 5) -> Iterator[tuple[str, str]]:
-    """What was measured, and the result. Each training is measured after a plain one, for a shared machine becomes
-    faster and slower within a minute."""
+    """What was measured, and the result. Each training is measured just after a plain one, since the speed of a shared
+    machine changes within a minute."""
     seconds_of(runs.BASELINE, epochs=1)  # imports
     plain: list[float] = []
     ratios: dict[str, list[float]] = {row: [] for row in TRAININGS if row != runs.BASELINE}

@@ -122,7 +122,7 @@ def write_live_of(records: Sequence[Record], output: Path) -> None:
     any that can be shown there is none."""
     entries = []
     for record in records:
-        with contextlib.suppress(UserError):  # the run was removed or trained again since, which no one need know
+        with contextlib.suppress(UserError):  # left out: the run was removed or trained again since
             entries.append(entry_of(record))
     path = output / LIVE
     if any(entry["weights"] and fits(configuration_of(entry).problem) for entry in entries):

@@ -12,7 +12,7 @@ from utils.physics.torus import wrapped_normal_log_density
 def test_it_is_the_gradient_of_the_mixture_of_kernels(shape, sigma, tolerance, generator):
     """Two images of three are exact to exp(-1 / 2 sigma^2) of the weight; at 0.2 that is 3.7e-6, times 1 / sigma and a
     few in the score of a single component."""
-    centres, x = (torch.rand(n, *shape, generator=generator).double() for n in (50, 3_000))  # more than a block
+    centres, x = (torch.rand(n, *shape, generator=generator).double() for n in (50, 1_000))  # two blocks of three atoms
     noise = torch.full((len(x),), sigma, dtype=torch.double)
     score, number = empirical_score(centres, x, noise)
     kernels = wrapped_normal_log_density(x.requires_grad_()[:, None] - centres, sigma).sum((2, 3))

@@ -19,12 +19,12 @@ def test_wrapped_normal_is_the_sum_over_images(sigma):
     (curvature,) = torch.autograd.grad(score.sum(), u)
     width = torch.tensor(sigma, dtype=torch.double)
     # Relative rounding of float64, times the size of the exponent u^2 / 2 sigma^2.
-    torch.testing.assert_close(torus.wrapped_normal_log_density(u, width), log_density, rtol=1e-13, atol=1e-14)
+    assert torch.allclose(torus.wrapped_normal_log_density(u, width), log_density, rtol=1e-13, atol=1e-14)
     # Halfway between images the score vanishes by cancellation of two images, so the error is absolute there.
     first, second = torus.wrapped_normal_derivatives(u, width)
     for ours in (torus.wrapped_normal_score(u, width), first):
-        torch.testing.assert_close(ours, score, rtol=1e-12, atol=1e-13 / sigma**2)
-    torch.testing.assert_close(second, curvature, rtol=1e-11, atol=1e-13 / sigma**4)
+        assert torch.allclose(ours, score, rtol=1e-12, atol=1e-13 / sigma**2)
+    assert torch.allclose(second, curvature, rtol=1e-11, atol=1e-13 / sigma**4)
 
 
 def test_float32_is_as_accurate_as_the_minimal_image_allows(generator):

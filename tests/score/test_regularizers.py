@@ -173,8 +173,9 @@ def test_one_step_and_steps_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("regularizer", ALL, ids=repr)
-@pytest.mark.parametrize("coordinates", [BASE, *OTHERS])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("coordinates", "dtype"), [(BASE, torch.float64), *((c, torch.float32) for c in [BASE, *OTHERS])]
+)
 def test_each_takes_every_shape_teaches_the_network_and_repeats_its_numbers(regularizer, coordinates, dtype, generator):
     truth = AnalyticalScoreNetwork(make_problem(coordinates), SCHEDULES[0])
     kind = {"kind": Energy, "length": 0.01} if regularizer.needs_log_density else {}

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import AfterValidator, Field, Strict, model_validator
-from scipy import stats
+from scipy import special
 from torch import Generator, Tensor
 
 from utils.physics.torus import displacement, wrap, wrapped_normal_log_density, wrapped_normal_score
@@ -100,7 +100,7 @@ class Law(Settings):
     def stray_radius(self) -> float:
         """The distance from the nearest mode, in its widths, beyond which a sample is a stray: a quantile of the chi
         distribution with as many degrees of freedom as components of x, so exact samples have none in any dimension."""
-        return float(stats.chi(math.prod(self.shape)).isf(STRAY_PROBABILITY))
+        return math.sqrt(2 * special.gammainccinv(math.prod(self.shape) / 2, STRAY_PROBABILITY))
 
     def nearest_mode(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return x's displacement (like x) from its nearest mode in units of widths, its index and width, (batch,)."""

@@ -179,7 +179,7 @@ def stopped(process, send, *command):
     """End a sweep with a signal; it must say the command that continues it, and leave no process."""
     send()
     said = process.communicate(timeout=300)[1]
-    assert process.returncode == 130 and not re.search("Traceback|Port", said), said
+    assert process.returncode == 130 and not re.search("Traceback|Port|Warning", said), said
     assert f"Stopped; what was trained is saved. To continue: {' '.join(map(str, command))}" in said.splitlines()
     until(lambda: not processes_of(process))
 

@@ -109,7 +109,7 @@ def epochs_to_continue_after(run: Run, configuration: Configuration) -> int | No
         raise UserError(f"{fault}\n{text}.") from fault
     check_same_configuration(run, before, configuration, finished=why_finished(last, before) is not None)
     if reason := why_finished(last, configuration):
-        print(f"{run.title}: nothing to do, it {reason}. Pictures and numbers: python analyse_experiments.py")
+        print(f"{run.title}: nothing to do, it {reason}. Pictures and numbers: {run.analysis}")
         return None
     return last["epochs_done"]
 
@@ -135,7 +135,7 @@ def fit(
         raise UserError(f"{error.filename or run.folder}: {error.strerror or error}. {text}.") from error
     last = read_state(run)
     if reason := why_finished(last, configuration):
-        print(f"{run.title}: {reason}. The run is in {run.folder}")
+        print(f"{run.title}: {reason}. The run is in {run.folder}\nPictures and numbers: {run.analysis}")
         if warning := what_ran_away(rise_of_validation_loss(run.curves_file)):
             print(f"{run.title}: {warning}", file=sys.stderr)
         return 0

@@ -32,6 +32,6 @@ def make_rows(*weights, seeds=(0, 1, 2), run="idea/x", overrides=()):
     for weight in weights:
         experiment, named = ("no_regularizer", ()) if not weight else (FOKKER_PLANCK, (f"regularizer.weight={weight}",))
         for seed in seeds:
-            words = (*overrides, *named, f"seed={seed}")
-            rows.append(row_of(make_record(experiment, *words, run=run, path_kl=path_kl(seed, weight))))
+            words, kl = (*overrides, *named, f"seed={seed}"), path_kl(seed, weight)
+            rows.append(row_of(make_record(experiment, *words, run=run, path_kl=kl, radial_p_value=0.5)))
     return rows

@@ -36,8 +36,8 @@ OWN = {  # problems that are not that of base_config.yaml
 }
 GROUPS = [
     ["analytical", "no_regularizer", "no_regularizer, short"],
-    ["analytical (problem of fokker_planck_regularizer,three)", "fokker_planck_regularizer, three"],
-    ["analytical (problem of no_regularizer,mixture)", "no_regularizer, mixture"],
+    ["analytical (problem of fokker_planck_regularizer, three)", "fokker_planck_regularizer, three"],
+    ["analytical (problem of no_regularizer, mixture)", "no_regularizer, mixture"],
 ]
 
 

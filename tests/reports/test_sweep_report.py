@@ -45,6 +45,7 @@ def test_means_and_paired_differences_agree_on_terminal_page_and_in_files(texts,
     parts = ("mean", "half_width", "difference", "difference_half_width", "ratio", "ratio_low", "ratio_high")
     found = [float(rows[FOKKER_PLANCK, "1.0"][f"path_kl_{part}"]) for part in parts]
     assert found == pytest.approx([2 - 0.101, 0.999 * half, -0.101, 0.001 * half, *ratio])
+    assert rows[FOKKER_PLANCK, "1.0"]["radial_p_value_ratio"] == ""  # which would say nothing
     (table,) = json.loads((folder / "table.json").read_text(encoding="utf-8"))["tables"].values()
     page = Page(tmp_path / "index.html")
     assert page.tables[0] == table

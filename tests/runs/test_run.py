@@ -37,6 +37,7 @@ def test_files_of_a_run_are_in_its_folder_and_its_lock_is_beside_it(training):
     assert len({*files, run.log_file}) == 6 and all(path.is_relative_to(run.folder) for path in files)
     assert run.lock_file.parent == output
     assert run.command == f"bash {training / 'no_regularizer' / 'run.sh'} --run-name short"
+    assert run.analysis == "python analyse_experiments.py --experiments no_regularizer/short"
 
 
 def test_runs_of_a_sweep_are_those_that_were_begun(training):

@@ -12,7 +12,7 @@ from utils.evaluation import registry
 from utils.evaluation.estimates import Curve, Estimate
 from utils.files import UserError
 from utils.runs import store
-from utils.runs.checkpoints import Loaded
+from utils.runs.checkpoints import Loaded, load_run
 from utils.runs.loading import configure
 from utils.runs.run import ANALYTICAL, Run
 from utils.runs.store import Record, evaluate_run, evaluated, facts_of, what_was_trained
@@ -42,7 +42,7 @@ def test_run_is_called_by_its_name_and_competes_unless_it_knows_the_answer(recor
         ("no_regularizer", "grid/seed=2", "no_regularizer, grid/seed=2", True, False),
         ("analytical_regression_regularizer", "run1", "analytical_regression_regularizer", False, False),
         (ANALYTICAL, "run1", "analytical", False, True),
-        (ANALYTICAL, "x,run2", "analytical (problem of x,run2)", False, True),
+        (ANALYTICAL, "x,run2", "analytical (problem of x, run2)", False, True),
     ):
         other = dataclasses.replace(record, facts=facts(experiment, name))
         assert (other.title, [other.competes, other.is_control]) == (title, kind)
@@ -126,7 +126,8 @@ def test_run_is_evaluated_once_and_again_where_it_or_its_sampling_changed(traini
     record, again = evaluated(run, SAMPLING), evaluated(run, SAMPLING)
     assert len(drawn) == 1 and again.facts["key"] == record.facts["key"]
     assert again.estimates.keys() == few.keys()
-    assert (record.facts["epochs"], record.facts["checkpoint"]) == (4, "best.ckpt")
+    assert [record.facts[fact] for fact in ("epochs", "finished", "checkpoint")] == [4, True, "best.ckpt"]
+    assert not facts_of(load_run(leave_run("no_regularizer", "stopped", epochs=2)), SAMPLING)["finished"]
     more = SAMPLING.model_copy(update={"number_of_samples": 70})
     assert evaluated(run, more).facts["sampling"]["number_of_samples"] == 70 and len(drawn) == 2
     configure("no_regularizer", [*SMALL, "max_epochs=4", "seed=9"]).write(run.configuration_file)

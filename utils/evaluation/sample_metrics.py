@@ -57,7 +57,8 @@ def stray_fraction(subject: Subject) -> tuple[Estimate, Curve]:
 
 @metric("strays at 21 steps", unit="fraction", better="lower", headline=True, paired="ratio")
 def stray_fraction_at_21_steps(subject: Subject) -> Estimate:
-    """Share of strays among as many samples that take 21 predictor steps: a well-trained score leaves none at 100."""
+    """Share of strays among the same number of samples, drawn in 21 predictor steps: in 100 a well-trained score
+    leaves hardly any."""
     sampling = Sampling(number_of_samples=len(subject.samples), time_steps=21, seed=subject.seed)
     return share_of_strays(subject.problem, sampling.draw(subject.network, subject.problem)[0.0], subject.end_sigma)
 

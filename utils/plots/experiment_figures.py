@@ -97,13 +97,13 @@ def marginal_distribution_figure(times: Array, grid: Array, densities: Array, pl
 @styled
 def maps_figure(times: Sequence[float], maps: Sequence[Array], plane: Plane, title: str) -> Figure:
     """Return maps over the torus, each (time, n, n), the first index of which is the horizontal coordinate: the size of
-    the model's normalised score, of the exact one and of the error, on one logarithmic scale."""
+    the learned normalised score, of the exact one and of the error, on one logarithmic scale."""
     width, height = 2.75 * len(times) + 1.9, 9.5
     figure = new_figure(width, height)
     panes = figure.subplots(3, len(times), squeeze=False, sharex=True, sharey=True)
     figure.subplots_adjust(1.05 / width, 0.6 / height, 1 - 1.25 / width, 1 - 0.85 / height, 0.07, 0.1)
     figure.suptitle(title, y=1 - 0.25 / height)
-    names = ("model $|\\sigma s_\\theta|$", "exact $|\\sigma s|$", "error $|\\sigma (s_\\theta - s)|$")
+    names = ("learned $|\\sigma s_\\theta|$", "exact $|\\sigma s|$", "error $|\\sigma (s_\\theta - s)|$")
     for row, name, sizes in zip(panes, names, maps, strict=True):
         for axes, values in zip(row, sizes, strict=True):
             image = axes.imshow(np.maximum(values, 1e-3).T, norm=MAGNITUDES, cmap="cividis", **OVER_TORUS)

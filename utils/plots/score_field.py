@@ -18,7 +18,7 @@ ERROR_NORM = LogNorm(1e-3, 1e-1)  # from a tenth of the base case's sigma_d to a
 
 class _KeptCanvas:
     """A figure drawn once: what changes is drawn on a copy of this background, ten times as fast as everything.
-    `pixels` returns the picture of a model, (height, width, 4) of 8 bits, RGBA; `png` the same as a PNG file."""
+    `pixels` returns the picture of a score, (height, width, 4) of 8 bits, RGBA; `png` the same as a PNG file."""
 
     def _keep(self, figure, *changing):
         self.palette = None
@@ -52,12 +52,12 @@ class ScoreLineFigure(_KeptCanvas):
             axes.fill_between(position, 0, 1, where=where, transform=axes.get_xaxis_transform(), color="0.88", lw=0)
             axes.plot(position, exact, color="black", linewidth=2.2)
             axes.plot(position, other, ":", color=SKY)
-            margin = max(0.25 * np.ptp(exact), 1e-3)  # these limits stay; the model may leave them
+            margin = max(0.25 * np.ptp(exact), 1e-3)  # these limits stay; the learned score may leave them
             axes.set(title=f"t = {t:.2f}", xlim=(0, 1), ylim=(exact.min() - margin, exact.max() + margin))
             axes.set_xticks(QUARTERS, map(str, QUARTERS))
         self.lines = [axes.plot(position, 0 * position, "--", color=VERMILLION)[0] for axes in panes[: len(times)]]
         keys = [self.lines[0], *panes[0].lines[:2], Patch(color="0.88")]
-        names = ["model", "analytical", "single Gaussian about the nearest mode", "in distribution"]
+        names = ["learned", "exact", "single Gaussian about the nearest mode", "in distribution"]
         figure.legend(keys, names, loc="upper center", bbox_to_anchor=(0.5, 0.94), ncols=4)
         figure.supxlabel(f"position along the line {line} (relative coordinate of atom 1)", size="medium")
         figure.supylabel("normalised score along the line", size="medium", x=0.01)
@@ -74,8 +74,8 @@ class ScoreLineFigure(_KeptCanvas):
 
 
 class ScoreFieldFigure(_KeptCanvas):
-    """The score as arrows from a field's m points: the model's, coloured by error, and those that `show_exact` kept.
-    With times, (k,), the model's row stands above the analytical one; without, they share a frame of 1920 x 1080."""
+    """The score as arrows from a field's m points: the learned one, coloured by error, and what `show_exact` kept.
+    With times, (k,), the learned row stands above the exact one; without, they share a frame of 1920 x 1080."""
 
     @styled
     def __init__(self, field: Field, times: Array | None = None):
@@ -88,7 +88,7 @@ class ScoreFieldFigure(_KeptCanvas):
         self.panes, self.grid, plane, none = panes, field.grid, field.plane, np.zeros(len(field.points))
         for axes in panes.flat:
             torus_axes(axes, plane.labels)
-        rows = ("model", "analytical")
+        rows = ("learned", "exact")
         for axes, label in zip(panes.flat, rows if times is None else [f"t = {t:.2f}" for t in times], strict=False):
             axes.set_title(label)
         for axes, label in zip(panes[:, 0], rows if times is not None else (), strict=False):
@@ -106,7 +106,7 @@ class ScoreFieldFigure(_KeptCanvas):
         """Say in a band at the bottom what arrows, colours and shades are."""
         bar = figure.add_axes((0.07, 0.68 / height, 0.34, 0.14 / height))
         figure.colorbar(self.model[0], bar, orientation="horizontal", extend="both")
-        bar.set_xlabel("error of the model's arrow, in relative coordinates", labelpad=1)
+        bar.set_xlabel("error of the learned arrow, in relative coordinates", labelpad=1)
         keys = [*(Patch(color=shade) for shade in SHADES[::-1]), self.marks[0]]
         names = ["39.3 %", "86.5 %", f"98.9 % of the exact {'slice' if plane.is_slice else 'distribution'}", "mode"]
         figure.legend(keys, names, ncols=4, columnspacing=1.2, loc="center left", bbox_to_anchor=(0.425, 0.76 / height))
@@ -119,7 +119,7 @@ class ScoreFieldFigure(_KeptCanvas):
 
     @styled
     def show_exact(self, arrows: Array, log_densities: Array) -> None:
-        """Keep a background with the analytical arrows, (k, m, 2), and the exact laws, (k, n, n), in nats."""
+        """Keep a background with the exact arrows, (k, m, 2), and log-densities, (k, n, n), in nats."""
         shades = []
         for (above, below), law in zip(self.panes.T, log_densities, strict=True):
             shade = regions(above.contourf, self.grid, law, colors=SHADES)  # once: it costs as much as all arrows

@@ -175,5 +175,8 @@ def notes_on(records: Sequence[Record]) -> Iterator[str]:
             yield f"{record.title}: {LAST}"
         if record.warning:
             yield f"{record.title}: {record.warning}"
-        if 0 < (epochs := record.facts.get("epochs") or 0) < most:
+        epochs = record.facts.get("epochs") or 0
+        if not record.facts.get("finished", True):  # which older files do not say
+            yield f"{record.title}: stopped after {epochs} epochs, before its training was finished"
+        elif 0 < epochs < most:
             yield f"{record.title}: trained for {epochs} epochs, others for up to {most}"

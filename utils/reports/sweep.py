@@ -110,7 +110,8 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         row: list[object] = [*(group.row[fact] for fact in facts), len(group.runs)]
         for name in names:
             row += (group.mean(name) or ("", ""))[:2] + (group.difference(name) or ("", "", ""))[:3]
-            row += np.exp(_ends(log)).tolist() if (log := group.log_ratio(name)) else ("", "", "")
+            log = group.log_ratio(name) if METRICS[name].better else None  # a ratio of p-values says nothing
+            row += np.exp(_ends(log)).tolist() if log else ("", "", "")
         rows.append(row)
     with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)

@@ -61,6 +61,11 @@ class Run:
         option = "" if self.name == "run1" else f" --run-name {self.name}"
         return f"bash {shlex.quote(str(TRAINING / self.experiment / 'run.sh'))}{option}"
 
+    @property
+    def analysis(self) -> str:
+        """The command that analyses this run; without a name it takes run1 of every experiment."""
+        return "python analyse_experiments.py" + f" --experiments {self.experiment}/{self.name}" * (self.name != "run1")
+
 
 def place(experiment: str) -> tuple[int, str]:
     """Return what puts experiments in the order of every table: the exact score, the base study, others by name."""

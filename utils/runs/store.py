@@ -18,7 +18,7 @@ from torch import Tensor
 from utils.evaluation.estimates import Curve, Estimate
 from utils.evaluation.registry import Subject, complete, describe, evaluate
 from utils.files import UserError, write_text
-from utils.runs.checkpoints import Loaded, load_run, read_checkpoint
+from utils.runs.checkpoints import Loaded, is_finished, load_run, read_checkpoint
 from utils.runs.configuration import INCIDENTAL, Configuration, Problem, difference
 from utils.runs.curves import rise_of_validation_loss, what_ran_away
 from utils.runs.loading import configure, read_configuration
@@ -52,7 +52,7 @@ class Record:
         experiment, name = self.facts["experiment"], self.facts["run"]
         if name == "run1":
             return experiment
-        return f"{experiment} (problem of {name})" if self.is_control else f"{experiment}, {name}"
+        return f"{experiment} (problem of {name.replace(',', ', ', 1)})" if self.is_control else f"{experiment}, {name}"
 
     @property
     def problem_in_words(self) -> str:
@@ -145,6 +145,7 @@ def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
         "run": run.name,
         **what_was_trained(run, configuration),
         "epochs": read_checkpoint(loaded.checkpoint)["epochs_done"] if loaded.checkpoint else loaded.epochs,
+        "finished": loaded.checkpoint is None or is_finished(run),
         "checkpoint": loaded.checkpoint and loaded.checkpoint.name,  # last.ckpt where best.ckpt is damaged or missing
         "rise_of_validation_loss": None if run.experiment == ANALYTICAL else rise_of_validation_loss(run.curves_file),
         "code_version": code_version(),

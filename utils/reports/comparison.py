@@ -61,14 +61,14 @@ LEARNING_CURVES = {
 
 
 def read_records(output: Path, problems: list[str]) -> list[Record]:
-    """Return every run found, the exact score first; unreadable files are named in `problems`."""
+    """Return every run found, the exact score first, run1 before others; unreadable files are named in `problems`."""
     records = []
     for path in sorted(output.glob("[!.]*/[!.]*/metrics.json")):
         try:
             records.append(Record.read(path))
         except UserError as error:
             problems.append(str(error))
-    return sorted(records, key=lambda r: (place(r.facts["experiment"]), r.facts["run"]))
+    return sorted(records, key=lambda r: (place(r.facts["experiment"]), r.facts["run"] != "run1", r.facts["run"]))
 
 
 def by_problem(records: Sequence[Record]) -> list[list[Record]]:

@@ -35,7 +35,7 @@ class Trainings(WorkerPlugin):
         self.stop, self.training = threading.Event(), threading.Lock()
         if worker.nanny:  # SLURM ends a job with a signal to all of its processes; the nanny says when to stop
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        tqdm.set_lock(threading.RLock())  # its own is also for processes, and one that is killed leaves a warning
+        tqdm.set_lock(threading.RLock())  # for threads alone: Python warns of one for processes where they are killed
         sys.path.insert(0, self.root)
         with contextlib.suppress(AttributeError):  # where there is glibc: Dask makes it return freed memory at once,
             for threshold in (-1, -3):  # for trimming and mapping; and an evaluation takes three times as long

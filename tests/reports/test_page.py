@@ -90,7 +90,7 @@ def test_what_a_reader_should_know_first_is_said(tmp_path, read):
     assert "other: the validation loss ended 8 % above its lowest value" in page
     assert "other: trained for 12 epochs, others for up to 200" in page and "no_regularizer: trained" not in page
     write_run(tmp_path, "other", numbers(0.3), epochs=300, finished=False)
-    assert "other: stopped after 300 epochs, before its training was finished" in read().text
+    assert "other: its training is not finished; these are the weights after 300 epochs" in read().text
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path):

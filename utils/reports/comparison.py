@@ -177,6 +177,6 @@ def notes_on(records: Sequence[Record]) -> Iterator[str]:
             yield f"{record.title}: {record.warning}"
         epochs = record.facts.get("epochs") or 0
         if not record.facts.get("finished", True):  # which older files do not say
-            yield f"{record.title}: stopped after {epochs} epochs, before its training was finished"
+            yield f"{record.title}: its training is not finished; these are the weights after {epochs} epochs"
         elif 0 < epochs < most:
             yield f"{record.title}: trained for {epochs} epochs, others for up to {most}"

@@ -6,12 +6,12 @@ from itertools import chain
 import numpy as np
 from matplotlib.figure import Figure
 
-from findings.tables import TRUTHS, bounds, name_of, shipped, truth
+from findings.tables import STRAYS, TRUTHS, bounds, name_of, shipped, truth
 from utils.plots.style import COLOURS, new_figure, styled
 from utils.runs.run import in_words
 from utils.sweeps.paired import Group
 
-NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", "stray_fraction_at_21_steps": "strays at 21 steps"}
+NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", STRAYS: "strays at 21 steps"}
 RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2)
 Groups = Sequence[Group | None]
 
@@ -19,7 +19,7 @@ Groups = Sequence[Group | None]
 @styled
 def ratios_figure(rows: Sequence[str], kinds: Mapping[str, Groups], numbers: Mapping[str, str]) -> Figure:
     """Return a pane for each number, with the ratios of each kind to its baseline, a group a row."""
-    figure = new_figure(11, 1.6 + 0.35 * len(rows), layout="constrained")
+    figure = new_figure(2 + 3 * len(numbers), 1.6 + 0.35 * len(rows), layout="constrained")
     panes, shifts = figure.subplots(1, len(numbers), sharey=True), np.linspace(-0.25, 0.25, len(kinds) + 2)[1:-1]
     for pane, (metric, title) in zip(panes, numbers.items(), strict=True):
         pane.axvline(1, color="black", linewidth=0.8)
@@ -50,5 +50,5 @@ def truths_figure() -> Figure:
     found = [{name_of(group): group for group in truth(name)[1]} for name in TRUTHS]
     names = dict.fromkeys(chain(*found))
     kinds = {title: [some.get(name) for name in names] for title, some in zip(TRUTHS.values(), found, strict=True)}
-    numbers = {"path_kl": "path KL", "path_kl_gradient_part": "its gradient part", "ode_kl": "ODE KL"}
+    numbers = {"path_kl": "path KL", "path_kl_gradient_part": "its gradient part"} | NUMBERS
     return ratios_figure([in_words(name.replace("`", "")) for name in names], kinds, numbers)

@@ -1,7 +1,8 @@
 """The tables of the study, from its rows.
 
 Every number in README.md and FINDINGS.md is in one of these tables. Means are over seeds; a ratio is that of geometric
-means, paired by seed. Intervals are 95 % intervals of Student's t; * marks those of ratios that exclude 1.
+means, of strays that of means, since some runs have none, paired by seed. Intervals are 95 % intervals of Student's t;
+* marks those of ratios that exclude 1.
 """
 
 import csv
@@ -44,6 +45,7 @@ REFERENCE = {  # of the reference implementation, one seed: path KL in nats, str
 OF_ENERGY = ("max_epochs", "optimizer.learning_rate", "score_network.length", "score_network.hidden_size")
 SCHEDULES = ("scheduler.type", "optimizer.ema_decay", "optimizer.learning_rate", "data.batch_size", "max_epochs")
 LEARNING_RATES = ("0.003", "0.01", "0.03")
+STRAYS = "stray_fraction_at_21_steps"
 Rows = Iterable[Sequence[str]]
 
 
@@ -74,7 +76,8 @@ percent = partial(mean, factor=100)
 
 def bounds(group: Group, metric: str) -> np.ndarray | None:
     """Return the ratio to the baseline and the ends of its interval, (3,), or None where there is none."""
-    if (found := group.log_ratio(metric)) is None or not found.half_width > 0:
+    found = group.log_ratio_of_means(metric) if metric == STRAYS else group.log_ratio(metric)
+    if found is None or not found.half_width > 0:
         return None
     return np.exp([found.value, found.value - found.half_width, found.value + found.half_width])
 
@@ -114,7 +117,8 @@ def truths_table() -> Rows:
     names = dict.fromkeys(name_of(group) for _, some in found for group in some)
     yield "number", "training", *TRUTHS.values()
     for title, (of_baseline, of_method) in BLOCKS.items():
-        yield title, name_of(found[0][0]), *(of_baseline(baseline) for baseline, _ in found)
+        unit = "%" if "strays" in title else "nats"
+        yield f"{title} ({unit}, then ratios)", name_of(found[0][0]), *(of_baseline(one) for one, _ in found)
         for name in names:
             yield "", name, *("".join(of_method(one) for one in some if name_of(one) == name) for _, some in found)
 
@@ -143,7 +147,7 @@ def shipped_table() -> Rows:
     for group in found:
         both = group, in_time.get(group.row["experiment"])
         ratios = [ratio(one, column) if one else "" for column in columns for one in both]
-        yield name_of(group), mean(group, "path_kl"), *ratios, percent(group, "stray_fraction_at_21_steps")
+        yield name_of(group), mean(group, "path_kl"), *ratios, percent(group, STRAYS)
 
 
 SHOWN: dict[str, Callable[[Group], str]] = {
@@ -153,7 +157,7 @@ SHOWN: dict[str, Callable[[Group], str]] = {
     "ODE KL, nats": partial(mean, metric="ode_kl"),
     "ODE KL, ratio": partial(ratio, metric="ode_kl"),
     "strays, %": partial(percent, metric="stray_fraction"),
-    "at 21 steps, %": partial(percent, metric="stray_fraction_at_21_steps"),
+    "at 21 steps, %": partial(percent, metric=STRAYS),
     "FP residual, ratio": partial(ratio, metric="residual_score_fpe_noised"),
     "above 0.1 nats": lambda group: str(sum(not float(row["path_kl"]) < 0.1 for row in group.runs.values()) or ""),
 }
@@ -165,11 +169,11 @@ TIMED: dict[str, Callable[[Group], str]] = {
     "strays at 21 steps, %": SHOWN["at 21 steps, %"],
     "distance from memory": partial(mean, metric="distance_from_memory"),
 }
-BLOCKS = {  # of the baseline in nats, of the others as ratios to it
+BLOCKS = {  # number -> what is shown of the baseline, and of the others
     "path KL": (SHOWN["path KL, nats"], SHOWN["ratio"]),
     "its gradient part": (partial(mean, metric="path_kl_gradient_part"), TIMED["its gradient part, ratio"]),
     "ODE KL": (SHOWN["ODE KL, nats"], SHOWN["ODE KL, ratio"]),
-    "strays at 21 steps, %": (SHOWN["at 21 steps, %"],) * 2,
+    "strays at 21 steps": (SHOWN["at 21 steps, %"], partial(ratio, metric=STRAYS)),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from rows import make_rows, path_kl
 from scipy import stats
 
-from utils.sweeps.paired import groups, mean_over_seeds
+from utils.sweeps.paired import Group, groups, mean_over_seeds
 
 DRAWS = np.random.default_rng(0).normal(3.0, 2.0, (400, 5))
 
@@ -30,6 +30,19 @@ def test_paired_difference_is_students_and_cancels_what_seeds_share():
     assert found.p_value == pytest.approx(2 * stats.t(4).sf(0.15 / error))
     assert found.value == pytest.approx(0.15) and found.seeds == 5 and found.is_not_zero
     assert not difference(shared[::-1], shared).is_not_zero
+
+
+def test_interval_of_a_ratio_of_means_holds_it_95_times_of_100_also_where_values_are_0():
+    def runs(values):
+        return {i: {"group": "ours", "baseline": "theirs", "strays": str(value)} for i, value in enumerate(values)}
+
+    random = np.random.default_rng(1)
+    shared = random.gamma(9, 1 / 9, (400, 20))  # by seed
+    counts = [random.poisson(mean, shared.shape) * shared for mean in (3, 6)]
+    found = [Group(runs(ours), runs(theirs)).log_ratio_of_means("strays") for ours, theirs in zip(*counts, strict=True)]
+    held = [abs(one.value - math.log(0.5)) <= one.half_width for one in found]
+    assert 0.91 < np.mean(held) < 0.98 and (counts[0] == 0).any()
+    assert Group(runs([0]), runs([1])).log_ratio_of_means("strays") is None
 
 
 def test_what_does_not_vary_has_no_p_value_of_chance():

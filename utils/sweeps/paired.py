@@ -85,6 +85,15 @@ class Group:
             return None
         return mean_over_seeds(np.subtract(*np.log(pairs)))
 
+    def log_ratio_of_means(self, metric: str) -> Mean | None:
+        """Return the logarithm of the mean's ratio to the baseline's, for what may be 0 in single runs. The interval is
+        that of its linear part: to first order the logarithms of a/A and b/B change by a/A - b/B."""
+        pairs = self._pairs(metric)
+        if pairs is None or not np.all((means := np.mean(pairs, axis=1)) > 0):
+            return None
+        linear = mean_over_seeds(np.subtract(*(np.asarray(pairs) / means[:, None])))
+        return linear._replace(value=float(np.subtract(*np.log(means))))
+
     def _pairs(self, metric):
         """Return our values and the baseline's on common seeds, or None where there is nothing to compare."""
         seeds = [seed for seed in self.runs if seed in self.baseline]

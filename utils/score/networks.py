@@ -71,12 +71,13 @@ class Architecture(Settings):
 class Perceptron(ScoreNetwork):
     """A perceptron f of cos and sin of 2 pi x (so it has period 1), sigma and t. Permutation equivariance comes from
     averaging over all permutations P of the atoms, 1/N! sum_P P^-1 f(P x), in one batched evaluation. It is not
-    translation invariant, on purpose: it has to learn where the atoms sit. A subclass defines `perceptron`."""
+    translation invariant, on purpose: it has to learn where the atoms sit. f has as many outputs as x has components,
+    where no other number is given."""
 
     permutations: Tensor
     average: Tensor
 
-    def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int], outputs: int):
+    def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int], outputs: int = 0):
         super().__init__(schedule, shape)
         a, components = architecture, math.prod(shape)
         self.embed_coordinates = nn.Linear(2 * components, a.coordinates_embedding_size)
@@ -85,7 +86,7 @@ class Perceptron(ScoreNetwork):
         features = a.coordinates_embedding_size + a.sigma_embedding_size + a.time_embedding_size
         sizes = [features, *[a.hidden_size] * a.number_of_hidden_layers]
         hidden = [layer for size in itertools.pairwise(sizes) for layer in (nn.Linear(*size), nn.SiLU())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(a.hidden_size, outputs))
+        self.layers = nn.Sequential(*hidden, nn.Linear(a.hidden_size, outputs or components))
 
         atoms = range(shape[0])
         permutations = list(itertools.permutations(atoms)) if a.permutation_equivariant else [tuple(atoms)]
@@ -104,8 +105,8 @@ class Perceptron(ScoreNetwork):
         return x[:, self.permutations].flatten(0, 1), t.repeat_interleave(len(self.permutations))
 
     def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return f for one ordering of the atoms, (batch, atom x dimension)."""
-        raise NotImplementedError
+        """Return f for one ordering of the atoms, (batch, output)."""
+        return self.layers(self.embed(2 * math.pi * x.flatten(1), t))
 
     def embed(self, angles: Tensor, t: Tensor) -> Tensor:
         """Return what enters the layers, (batch, feature), from 2 pi x, (batch, atom x dimension), and t."""
@@ -116,12 +117,6 @@ class Perceptron(ScoreNetwork):
 
 class MLPScoreNetwork(Perceptron):
     """The normalised score is the output of the perceptron."""
-
-    def __init__(self, architecture: Architecture, schedule: NoiseSchedule, shape: tuple[int, int]):
-        super().__init__(architecture, schedule, shape, outputs=math.prod(shape))
-
-    def perceptron(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.layers(self.embed(2 * math.pi * x.flatten(1), t))
 
 
 class EnergyNetwork(Perceptron):
@@ -145,8 +140,7 @@ class EnergyNetwork(Perceptron):
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
         """Return phi / r, (batch,): log p_t(x) in nats, up to a function of t."""
-        copies, times = self.orderings(x, t)
-        outputs = self.layers(self.embed(2 * math.pi * copies.flatten(1), times))
+        outputs = super().perceptron(*self.orderings(x, t))
         return outputs.view(len(x), -1).mean(1) / self.radius(t)
 
     def normalised_score(self, x: Tensor, t: Tensor) -> Tensor:

@@ -152,7 +152,9 @@ class DualScoreMatching(Regularizer):
         x, t, _, x_0 = (part[: self.batch_size] for part in batch)
         sigma, sigma_dot = network.schedule.sigma(t), network.schedule.sigma_dot(t)
         first, second = kernel_derivatives(x, x_0, sigma[:, None])
-        slope = _time_derivative(network.log_density, x, t)
+        learning, t = torch.is_grad_enabled(), t.detach().requires_grad_()
+        with torch.enable_grad():
+            slope = torch.autograd.grad(network.log_density(x, t).sum(), t, create_graph=learning)[0]
         target = (second + first.square()).sum(1)  # sigma / sigma_dot d_t log K
         return (sigma / sigma_dot * slope - target).square().mean() / x[0].numel()
 
@@ -259,10 +261,3 @@ def kernel_derivatives(x: Tensor, x_0: Tensor, sigma: Tensor) -> tuple[Tensor, T
     u = displacement(x, x_0).flatten(1)
     first, second = wrapped_normal_derivatives(u, sigma)
     return sigma * first, sigma**2 * second
-
-
-def _time_derivative(function, x, t):
-    """Return d_t function(x, t), (batch,); it can be differentiated where gradients are on."""
-    learning, t = torch.is_grad_enabled(), t.detach().requires_grad_()
-    with torch.enable_grad():
-        return torch.autograd.grad(function(x, t).sum(), t, create_graph=learning)[0]

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, Trainer
@@ -165,12 +164,8 @@ def line_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str], 
     """Return what draws the score along a line through two modes, at eight times."""
     from utils.plots.score_field import ScoreLineFigure
 
-    line, times = Line(configuration.toy_problem, LINE_POINTS), torch.tensor(LINE_TIMES)
-    gaussian, in_distribution = line.gaussian(configuration.noise_schedule.sigma(times))
-    exact = line.along(configuration.build_truth(), times).numpy()
-    background = (exact, gaussian.numpy(), in_distribution.numpy())
-    figure = ScoreLineFigure(line.position.numpy(), times.numpy(), *background, line.label)
-    return lambda network, title: figure.png(line.along(network, times).numpy(), title)
+    line = Line(configuration.toy_problem, LINE_POINTS)
+    return ScoreLineFigure(line, configuration.build_truth(), torch.tensor(LINE_TIMES)).png
 
 
 def field_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str], bytes]:
@@ -178,10 +173,6 @@ def field_picture(configuration: Configuration) -> Callable[[ScoreNetwork, str],
     from utils.plots.score_field import ScoreFieldFigure
 
     field, times = Field(configuration.toy_problem, configuration.noise_schedule), torch.tensor(FIELD_TIMES)
-    figure = ScoreFieldFigure(field, times.numpy())
-
-    def arrows(network: ScoreNetwork) -> np.ndarray:
-        return np.stack([field.arrows(network, t) for t in times])
-
-    figure.show_exact(arrows(configuration.build_truth()), np.stack([field.log_density(t) for t in times]))
-    return lambda network, title: figure.png(arrows(network), title)
+    figure = ScoreFieldFigure(field, times)
+    figure.show_exact(configuration.build_truth(), times)
+    return figure.png

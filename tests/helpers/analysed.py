@@ -26,10 +26,9 @@ FRAMES = 31  # of the videos written by hand
 WORDS = ("--number-of-samples", "60", "--time-steps", "10")
 SAMPLING = Sampling(number_of_samples=60, time_steps=10)
 SMALL = ("data.training_set_size=64", "score_network.hidden_size=16", "score_network.number_of_hidden_layers=1")
-OF_A_RUN = ("samples_figure", "radial_distribution_figure", "maps_figure")
-OF_A_RUN = tuple(f"plots.experiment_figures.{name}" for name in OF_A_RUN)
-OF_A_RUN = (*OF_A_RUN, "reports.experiment.comparison_figure", "reports.experiment.magnitude_maps")
-OF_SEVERAL = ("comparison_figure", "samples_comparison_figure", "draw_marginal_distribution")
+OF_A_RUN = ("samples_figure", "radial_distribution_figure", "maps_figure", "comparison_figure")
+OF_A_RUN = (*(f"plots.figures.{name}" for name in OF_A_RUN), "reports.experiment.magnitude_maps")
+OF_SEVERAL = ("comparison_figure", "samples_comparison_figure", "marginal_distribution_figure")
 OF_SEVERAL = tuple(f"reports.comparison.{name}" for name in OF_SEVERAL)
 FACTS = facts_of(Loaded(Run("no_regularizer"), configure("no_regularizer"), None, None), SAMPLING)
 

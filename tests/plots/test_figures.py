@@ -15,8 +15,8 @@ from PIL import Image
 
 from utils.evaluation.sample_metrics import radii
 from utils.physics.noise_schedule import ExponentialSchedule
-from utils.plots import experiment_figures as figures
-from utils.plots.comparison_figures import comparison_figure, samples_comparison_figure, weights_figure
+from utils.plots import figures
+from utils.plots.figures import comparison_figure, samples_comparison_figure, weights_figure
 from utils.plots.score_field import ScoreFieldFigure, ScoreLineFigure
 from utils.plots.style import SHADES, png
 from utils.plots.views import Field, Line, Plane, magnitude_maps
@@ -46,10 +46,12 @@ def field_figure(problem, schedule, times=None):
 
 
 def line_figure(problem, schedule):
-    line = Line(problem, 101)
-    exact = line.along(AnalyticalScoreNetwork(problem, schedule), TIMES)
-    arrays = (line.position, TIMES, exact, *line.gaussian(schedule.sigma(TIMES)))
-    return ScoreLineFigure(*(array.numpy() for array in arrays), line.label), exact.numpy()
+    truth = AnalyticalScoreNetwork(problem, schedule)
+    return ScoreLineFigure(Line(problem, 101), truth, TIMES), truth
+
+
+def constant(value):
+    return lambda x, t: torch.full_like(x, value)
 
 
 @pytest.mark.filterwarnings("error")
@@ -58,20 +60,18 @@ def test_laws_at_one_point_and_without_structure_can_be_drawn(sigmas):
     low, high, sigma_d = sigmas
     problem, schedule = make_problem(sigma_d=sigma_d), ExponentialSchedule(sigma_min=low, sigma_max=high)
     field, figure = field_figure(problem, schedule, TIMES)
-    arrows, laws = np.zeros((2, len(field.points), 2)), np.stack([field.log_density(t) for t in TIMES])
-    figure.show_exact(arrows, laws)
-    assert figure.pixels(arrows, "title").min() < 50
-    line, exact = line_figure(problem, schedule)
-    drawn(line.png(exact, "title"))
-    densities = np.exp(laws.astype(np.float64))
-    drawn(figures.marginal_distribution_figure(TIMES.numpy(), field.grid, densities, field.plane))
+    figure.show_exact(constant(0.0), TIMES)
+    assert figure.pixels(constant(0.0), "title").min() < 50
+    line, truth = line_figure(problem, schedule)
+    drawn(line.png(truth, "title"))
+    drawn(figures.marginal_distribution_figure(field, TIMES))
 
 
 def test_regions_of_a_flat_law_are_the_whole_torus_in_the_lightest_shade(problem, schedule):
     field, figure = field_figure(problem, schedule, TIMES[:1])
-    law = np.random.default_rng(0).normal(0, 1e-7, (1, len(field.grid), len(field.grid)))
-    figure.show_exact(np.zeros((1, len(field.points), 2)), law)
-    pixels = figure.pixels(np.zeros((1, len(field.points), 2)), "")[..., :3]
+    field.log_density = lambda t: np.random.default_rng(0).normal(0, 1e-7, (len(field.grid), len(field.grid)))
+    figure.show_exact(constant(0.0), TIMES[:1])
+    pixels = figure.pixels(constant(0.0), "")[..., :3]
     shades = [np.all(pixels == np.array(to_rgb(shade)) * 255, axis=2).mean() for shade in SHADES]
     assert shades[0] > 0.1 and max(shades[1:]) < 0.01  # those of the key
 
@@ -93,9 +93,7 @@ def test_pictures_of_a_run_say_what_they_show(problem, strays, schedule, generat
     maps = magnitude_maps(truth, truth, TIMES[1:])
     assert (maps[0] == maps[1]).all() and maps[1].min() >= 0 == maps[2].max()
     assert f"exact $|\\sigma s|$\n{plane.labels[1]}" in words(figures.maps_figure((0.5,), maps, plane, "title"))
-    field = Field(problem, schedule)
-    density = np.exp(field.log_density(TIMES[1]).astype(np.float64))[None]
-    figure = figures.marginal_distribution_figure(TIMES[1:].numpy(), field.grid, density, plane)
+    figure = figures.marginal_distribution_figure(Field(problem, schedule), TIMES[1:])
     assert ("density of the slice" in words(figure)) == plane.is_slice
     if not strays:
         drawn(samples_comparison_figure(dict.fromkeys("abcd", points), dict.fromkeys("abcd", far), plane, "title"))
@@ -119,12 +117,11 @@ def test_curves_whatever_their_values(values):
 
 def test_pictures_are_the_same_whatever_a_persons_matplotlibrc_says(problem, schedule):
     def pictures():
-        field, figure = field_figure(problem, schedule)
-        line, exact = line_figure(problem, schedule)
-        arrows = np.full((len(field.points), 2), 0.1)
+        _, figure = field_figure(problem, schedule)
+        line, truth = line_figure(problem, schedule)
         comparison = comparison_figure({"pane": {"one": (TIMES.numpy(), TIMES.numpy(), None)}}, "t", "error", "title")
-        frame = figure.frame("title", arrows, arrows, field.log_density(TIMES[1]))
-        return png(frame), line.png(exact, "title"), png(comparison)
+        figure.show_exact(truth, TIMES[1:])
+        return figure.png(constant(0.1), "title"), line.png(truth, "title"), png(comparison)
 
     before = pictures()
     with matplotlib.rc_context({"font.size": 40, "axes.facecolor": "red", "lines.linewidth": 9, "axes.grid": True}):
@@ -134,9 +131,12 @@ def test_pictures_are_the_same_whatever_a_persons_matplotlibrc_says(problem, sch
 @pytest.mark.parametrize("shaped", [make_problem(), SLICE])
 def test_line_redrawn_is_the_line_drawn_anew_in_colours_that_are_enough(shaped, schedule):
     """The colours were chosen for another model: no pixel is far off, and nearly none is off at all."""
-    used, exact = line_figure(shaped, schedule)
-    before = used.png(np.full_like(exact, 3.0), "what was there before, with a longer title")
-    model = 3 * np.roll(exact, 7, axis=1)
+    used, truth = line_figure(shaped, schedule)
+    before = used.png(constant(3.0), "what was there before, with a longer title")
+
+    def model(x, t):
+        return 3 * truth(x, t).roll(7, 0)
+
     redrawn = used.png(model, "287 epochs")
     assert redrawn == line_figure(shaped, schedule)[0].png(model, "287 epochs") != before
     off = np.abs(drawn(redrawn).astype(int) - used.pixels(model, "287 epochs")[..., :3]).max(-1)
@@ -145,11 +145,10 @@ def test_line_redrawn_is_the_line_drawn_anew_in_colours_that_are_enough(shaped, 
 
 @pytest.mark.parametrize(("law", "several"), [(make_problem(), False), (SLICE, False), (make_problem(), True)])
 def test_field_redrawn_is_the_field_drawn_anew(law, several, schedule):
-    networks = AnalyticalScoreNetwork(law, schedule), make_network(schedule, law.shape)
+    truth, model = AnalyticalScoreNetwork(law, schedule), make_network(schedule, law.shape)
 
     def picture(figure, times):
-        exact, model = (np.stack([field.arrows(network, t) for t in times]) for network in networks)
-        figure.show_exact(exact, np.stack([field.log_density(t) for t in times]))
+        figure.show_exact(truth, times)
         pixels = figure.pixels(model, f"{times[0]}")
         assert (drawn(figure.png(model, f"{times[0]}")) == pixels[..., :3]).all()
         return pixels
@@ -165,11 +164,11 @@ def test_field_redrawn_is_the_field_drawn_anew(law, several, schedule):
 
 
 def test_model_that_has_diverged_does_not_stop_the_drawing(problem, schedule):
-    line, exact = line_figure(problem, schedule)
-    field, figure = field_figure(problem, schedule)
+    line, truth = line_figure(problem, schedule)
+    _, figure = field_figure(problem, schedule)
+    figure.show_exact(truth, TIMES[1:])
     for value in (np.nan, np.inf, 1e30):
-        drawn(line.png(np.full_like(exact, value), "title"))
-        arrows = np.full((len(field.points), 2), value)
+        drawn(line.png(constant(value), "title"))
         with np.errstate(all="ignore"):
-            drawn(png(figure.frame("title", arrows, 0 * field.points, field.log_density(TIMES[1]))))
-    assert line.png(exact, "title") == line_figure(problem, schedule)[0].png(exact, "title")  # nothing of it stays
+            drawn(figure.png(constant(value), "title"))
+    assert line.png(truth, "title") == line_figure(problem, schedule)[0].png(truth, "title")  # nothing of it stays

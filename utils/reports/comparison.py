@@ -14,10 +14,10 @@ from scipy.ndimage import median_filter
 
 from utils.evaluation.registry import METRICS, Metric
 from utils.files import UserError, error_message
-from utils.plots.comparison_figures import comparison_figure, samples_comparison_figure
+from utils.plots.figures import comparison_figure, marginal_distribution_figure, samples_comparison_figure
 from utils.plots.style import save
-from utils.plots.views import Plane, has_plane
-from utils.reports.experiment import band, draw_marginal_distribution, samples_in
+from utils.plots.views import Field, Plane, has_plane
+from utils.reports.experiment import samples_in
 from utils.reports.formatting import MISSING, aligned, half_width, with_interval
 from utils.runs.configuration import Problem
 from utils.runs.curves import read_curves
@@ -26,6 +26,7 @@ from utils.runs.store import Record
 from utils.sweeps.results import row_of, write_results
 
 SMOOTHED_EPOCHS = 21
+MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
 FIGURES = {  # name -> title, label of the axis, and heading -> curve of each pane
     "score_error_comparison": (
@@ -98,11 +99,13 @@ def _draw(records: Sequence[Record], output: Path, ending: str, problems: list[s
     """Write the figures of one problem. What is wrong with files that are left out is added to `problems`."""
     problem, about = records[0].problem, f"\n{textwrap.fill(records[0].problem_in_words, 110)}".rstrip()
     for name, (title, label, curves) in FIGURES.items():
-        panes = {h: {r.title: band(r.curves[c]) for r in records if c in r.curves} for h, c in curves.items()}
+        panes = {h: {r.title: r.curves[c] for r in records if c in r.curves} for h, c in curves.items()}
         x_label = "time t of the sampler" if name == "drift_comparison" else "diffusion time t"
         save(comparison_figure(panes, x_label, label, title + about, name in SIGNED), output / f"{name}{ending}.png")
     if has_plane(problem.toy_problem):
-        draw_marginal_distribution(problem, output / f"marginal_distribution{ending}.png")
+        field = Field(problem.toy_problem, problem.noise_schedule)
+        picture = marginal_distribution_figure(field, torch.tensor(MARGINAL_TIMES))
+        save(picture, output / f"marginal_distribution{ending}.png")
         _draw_samples(records, problem, output / f"samples_comparison{ending}.png", problems)
     _draw_learning_curves(records, output / f"learning_curves{ending}.png", problems)
 

@@ -9,24 +9,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from utils.evaluation.estimates import Curve
 from utils.evaluation.sample_metrics import radii
 from utils.files import atomic_write
 from utils.physics.noise_schedule import NoiseSchedule
-from utils.plots import experiment_figures as figures
-from utils.plots.comparison_figures import comparison_figure
+from utils.plots import figures
 from utils.plots.score_field import ScoreFieldFigure
 from utils.plots.style import save
 from utils.plots.video import VideoError, write_video
 from utils.plots.views import Field, Plane, has_plane, magnitude_maps
 from utils.runs.checkpoints import Loaded, load_run
-from utils.runs.configuration import Configuration, Problem
+from utils.runs.configuration import Configuration
 from utils.runs.run import ANALYTICAL, Run
 from utils.runs.store import Record, evaluate_run, facts_of, kept
 from utils.score.samplers import Sampling, sampler_width_ratio
 
 VIDEO_FRAMES = 51  # one for every 0.02 of t
-MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAP_TIMES = (0.0, 0.3, 0.6, 1.0)
 SCORE_ERRORS = {  # label -> curve
     "rms of the exact $\\sigma(t)\\,s$ at noised points, for scale": "exact_score_size_noised",
@@ -122,36 +119,23 @@ def samples_in(plane: Plane, x: Tensor, schedule: NoiseSchedule) -> tuple[np.nda
 
 def draw_score_error(record: Record, folder: Path) -> None:
     """Write score_error.png: the error of the score against time, beside the size of the score itself."""
-    found = {label: band(record.curves[name]) for label, name in SCORE_ERRORS.items() if name in record.curves}
+    found = {label: record.curves[name] for label, name in SCORE_ERRORS.items() if name in record.curves}
     label = "score error: rms of $\\sigma(t)\\,(s_\\theta - s)$"
-    save(comparison_figure({"": found}, "diffusion time t", label, record.title), folder / "score_error.png")
-
-
-def band(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return times, values and errors of a curve as arrays, with not-a-number where it has none."""
-    times, values, errors = np.array(curve, dtype=float)  # None becomes not-a-number
-    return times, values, errors
+    save(figures.comparison_figure({"": found}, "diffusion time t", label, record.title), folder / "score_error.png")
 
 
 def draw_video(loaded: Loaded, title: str, folder: Path, keep_frames: bool = False) -> None:
     """Write score_field.mp4, and its frames as PNG under frames/ where they are to be kept."""
     truth, schedule = loaded.configuration.build_truth(), loaded.configuration.noise_schedule
-    field = Field(loaded.configuration.toy_problem, schedule)
-    picture = ScoreFieldFigure(field)
+    picture = ScoreFieldFigure(Field(loaded.configuration.toy_problem, schedule))
 
     def frames() -> Iterator[np.ndarray]:
         for number, t in enumerate(tqdm(torch.linspace(0, 1, VIDEO_FRAMES), desc="  video", leave=False, disable=None)):
             label = f"{title}     t = {t:.2f}     $\\sigma$ = {schedule.sigma(t):.4f}"
-            frame = picture.frame(label, field.arrows(loaded.network, t), field.arrows(truth, t), field.log_density(t))
+            picture.show_exact(truth, t[None])
+            frame = picture.pixels(loaded.network, label)
             if keep_frames:
                 save(frame, folder / "frames" / f"frame_{number:03d}.png")
             yield frame
 
     write_video(frames(), folder / "score_field.mp4")
-
-
-def draw_marginal_distribution(problem: Problem, path: Path) -> None:
-    """Write the exact distribution at five times."""
-    times, field = torch.tensor(MARGINAL_TIMES), Field(problem.toy_problem, problem.noise_schedule)
-    densities = np.exp(np.stack([field.log_density(t) for t in times]).astype(np.float64))
-    save(figures.marginal_distribution_figure(times.numpy(), field.grid, densities, field.plane), path)

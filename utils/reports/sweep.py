@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from utils.evaluation.registry import METRICS, complete
 from utils.files import UserError, atomic_write, error_message, write_text
-from utils.plots.comparison_figures import weights_figure
+from utils.plots.figures import weights_figure
 from utils.plots.style import save
 from utils.reports.comparison import headline
 from utils.reports.formatting import EXPLANATION, MISSING, aligned, with_interval

@@ -1,34 +1,33 @@
 """The figures of the study: ratios to the baseline, with their intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from findings.tables import STRAYS, TRUTHS, bounds, name_of, shipped, truth
+from findings.tables import NUMBERS, STRAYS, TRUTHS, bounds, name_of, shipped, truth
 from utils.plots.style import COLOURS, new_figure, styled
 from utils.runs.run import in_words
 from utils.sweeps.paired import Group
 
-NUMBERS = {"path_kl": "path KL", "ode_kl": "ODE KL", STRAYS: "strays at 21 steps"}
 RATIOS = (0.05, 0.1, 0.2, 0.5, 1, 2)
 Groups = Sequence[Group | None]
 
 
 @styled
-def ratios_figure(rows: Sequence[str], kinds: Mapping[str, Groups], numbers: Mapping[str, str]) -> Figure:
+def ratios_figure(rows: Sequence[str], kinds: Mapping[str, Groups], numbers: Collection[str]) -> Figure:
     """Return a pane for each number, with the ratios of each kind to its baseline, a group a row."""
     figure = new_figure(2 + 3 * len(numbers), 1.6 + 0.35 * len(rows), layout="constrained")
     panes, shifts = figure.subplots(1, len(numbers), sharey=True), np.linspace(-0.25, 0.25, len(kinds) + 2)[1:-1]
-    for pane, (metric, title) in zip(panes, numbers.items(), strict=True):
+    for pane, metric in zip(panes, numbers, strict=True):
         pane.axvline(1, color="black", linewidth=0.8)
         for (label, some), color, shift in zip(kinds.items(), COLOURS, shifts, strict=False):
             known = {row: b for row, one in enumerate(some) if one and (b := bounds(one, metric)) is not None}
             values, low, high = np.transpose([*known.values()]) if known else np.empty((3, 0))
             errors = np.stack([values - low, high - values])
             pane.errorbar(values, np.array([*known]) + shift, xerr=errors, fmt="o", color=color, label=label)
-        pane.set(xscale="log", title=title, xlabel="ratio to no regularizer", xlim=(0.025, 3))
+        pane.set(xscale="log", title=NUMBERS[metric], xlabel="ratio to no regularizer", xlim=(0.025, 3))
         pane.set_xticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
         pane.set_xticks([], minor=True)
     panes[0].set_yticks(range(len(rows)), rows)
@@ -42,7 +41,7 @@ def shipped_figure() -> Figure:
     found, in_time = shipped()
     names = [group.row["experiment"] for group in found[1:]]
     kinds = {"equal epochs": found[1:], "equal time": [in_time.get(name) for name in names]}
-    return ratios_figure([in_words(name) for name in names], kinds, NUMBERS)
+    return ratios_figure([in_words(name) for name in names], kinds, ("path_kl", "ode_kl", STRAYS))
 
 
 def truths_figure() -> Figure:
@@ -50,5 +49,4 @@ def truths_figure() -> Figure:
     found = [{name_of(group): group for group in truth(name)[1]} for name in TRUTHS]
     names = dict.fromkeys(chain(*found))
     kinds = {title: [some.get(name) for name in names] for title, some in zip(TRUTHS.values(), found, strict=True)}
-    numbers = {"path_kl": "path KL", "path_kl_gradient_part": "its gradient part"} | NUMBERS
-    return ratios_figure([in_words(name.replace("`", "")) for name in names], kinds, numbers)
+    return ratios_figure([in_words(name.replace("`", "")) for name in names], kinds, NUMBERS)

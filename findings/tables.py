@@ -46,6 +46,12 @@ OF_ENERGY = ("max_epochs", "optimizer.learning_rate", "score_network.length", "s
 SCHEDULES = ("scheduler.type", "optimizer.ema_decay", "optimizer.learning_rate", "data.batch_size", "max_epochs")
 LEARNING_RATES = ("0.003", "0.01", "0.03")
 STRAYS = "stray_fraction_at_21_steps"
+NUMBERS = {  # of every distribution
+    "path_kl": "path KL",
+    "path_kl_gradient_part": "its gradient part",
+    "ode_kl": "ODE KL",
+    STRAYS: "strays at 21 steps",
+}
 Rows = Iterable[Sequence[str]]
 
 
@@ -77,9 +83,7 @@ percent = partial(mean, factor=100)
 def bounds(group: Group, metric: str) -> np.ndarray | None:
     """Return the ratio to the baseline and the ends of its interval, (3,), or None where there is none."""
     found = group.log_ratio_of_means(metric) if metric == STRAYS else group.log_ratio(metric)
-    if found is None or not found.half_width > 0:
-        return None
-    return np.exp([found.value, found.value - found.half_width, found.value + found.half_width])
+    return np.exp(found.ends) if found and found.half_width > 0 else None
 
 
 def ratio(group: Group, metric: str) -> str:
@@ -116,11 +120,11 @@ def truths_table() -> Rows:
     found = [truth(name) for name in TRUTHS]
     names = dict.fromkeys(name_of(group) for _, some in found for group in some)
     yield "number", "training", *TRUTHS.values()
-    for title, (of_baseline, of_method) in BLOCKS.items():
-        unit = "%" if "strays" in title else "nats"
-        yield f"{title} ({unit}, then ratios)", name_of(found[0][0]), *(of_baseline(one) for one, _ in found)
+    for metric, title in NUMBERS.items():
+        unit, show = ("%", percent) if metric == STRAYS else ("nats", mean)
+        yield f"{title} ({unit}, then ratios)", name_of(found[0][0]), *(show(one, metric) for one, _ in found)
         for name in names:
-            yield "", name, *("".join(of_method(one) for one in some if name_of(one) == name) for _, some in found)
+            yield "", name, *("".join(ratio(one, metric) for one in some if name_of(one) == name) for _, some in found)
 
 
 def rates_table() -> Rows:
@@ -169,12 +173,6 @@ TIMED: dict[str, Callable[[Group], str]] = {
     "strays at 21 steps, %": SHOWN["at 21 steps, %"],
     "distance from memory": partial(mean, metric="distance_from_memory"),
 }
-BLOCKS = {  # number -> what is shown of the baseline, and of the others
-    "path KL": (SHOWN["path KL, nats"], SHOWN["ratio"]),
-    "its gradient part": (partial(mean, metric="path_kl_gradient_part"), TIMED["its gradient part, ratio"]),
-    "ODE KL": (SHOWN["ODE KL, nats"], SHOWN["ODE KL, ratio"]),
-    "strays at 21 steps": (SHOWN["at 21 steps, %"], partial(ratio, metric=STRAYS)),
-}
 
 
 def sweep_table(name: str, *settings: str) -> Rows:
@@ -214,12 +212,6 @@ def run_away_table() -> Rows:
         yield where, far["epoch"], interval, *found
 
 
-def limits_table() -> Rows:
-    yield "t", "network", "training set"
-    for row in rows_of("limits")[::2]:
-        yield row["t"], row["network"], row["training_set"]
-
-
 def written(rows: Rows) -> str:
     """Return a table in Markdown."""
     heading, *lines = rows
@@ -236,7 +228,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "settings": lambda: sweep_table("settings", "data.fresh_noise", "score_network.permutation_equivariant"),
     "reference": reference_table,
     "judged": judged_table,
-    "limits": limits_table,
+    "limits": lambda: [("t", "network", "training set"), *(tuple(row.values())[:3] for row in rows_of("limits")[::2])],
     "run_away": run_away_table,
     "truths": truths_table,
     "truths/learning_rates": rates_table,

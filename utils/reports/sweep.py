@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ from utils.runs.loading import read_configuration
 from utils.runs.run import find_runs
 from utils.runs.store import evaluated
 from utils.score.samplers import Sampling
-from utils.sweeps.paired import Group, Mean, groups
+from utils.sweeps.paired import NO_MEAN, Group, Mean, groups
 from utils.sweeps.results import read_results, row_of, write_results
 
 
@@ -91,13 +90,7 @@ def _text(mean: Mean | None, factor: float, sign: bool = False) -> str:
 
 
 def _ratio(log: Mean | None) -> str:
-    return "{:.3g} ({:.3g} to {:.3g})".format(*np.exp(_ends(log))) + " *" * log.is_not_zero if log else ""
-
-
-def _ends(mean: Mean | None) -> np.ndarray:
-    """Return a mean and the ends of its interval, (3,), not-a-number where there is none."""
-    value, half = mean[:2] if mean else (math.nan, math.nan)
-    return np.array([value, value - half, value + half])
+    return "{:.3g} ({:.3g} to {:.3g})".format(*np.exp(log.ends)) + " *" * log.is_not_zero if log else ""
 
 
 def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
@@ -111,7 +104,7 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         for name in names:
             row += (group.mean(name) or ("", ""))[:2] + (group.difference(name) or ("", "", ""))[:3]
             log = group.log_ratio(name) if METRICS[name].better else None  # a ratio of p-values says nothing
-            row += np.exp(_ends(log)).tolist() if log else ("", "", "")
+            row += np.exp(log.ends).tolist() if log else ("", "", "")
         rows.append(row)
     with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
@@ -136,11 +129,12 @@ def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.
     several = {name: some for name, some in curves.items() if len(some) > 1}
     baseline = next((group for group in groups if group.weight is None), None)
     panes = {}
+
+    def shown(group, metric):
+        return metric.factor * (group.mean(metric.name) or NO_MEAN).ends
+
     known = [m for m in headline() if any(g.mean(m.name) for some in several.values() for g in some)]
     for metric in sorted(known, key=lambda metric: not metric.paired)[:4]:
-        lines = {
-            n: [[g.weight, *metric.factor * _ends(g.mean(metric.name))] for g in some] for n, some in several.items()
-        }
-        stripe = metric.factor * _ends(baseline.mean(metric.name)) if baseline else None
-        panes[metric.heading] = ({name: list(np.transpose(line)) for name, line in lines.items()}, stripe)
+        lines = {n: list(np.transpose([[g.weight, *shown(g, metric)] for g in some])) for n, some in several.items()}
+        panes[metric.heading] = (lines, shown(baseline, metric) if baseline else None)
     return panes

@@ -30,9 +30,17 @@ class Mean(NamedTuple):
     seeds: int
 
     @property
+    def ends(self) -> np.ndarray:
+        """The mean and the ends of its interval, (3,)."""
+        return np.array([self.value, self.value - self.half_width, self.value + self.half_width])
+
+    @property
     def is_not_zero(self) -> bool:
         """Whether the interval excludes zero."""
         return abs(self.value) > self.half_width > 0
+
+
+NO_MEAN = Mean(math.nan, math.nan, math.nan, 0)
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
@@ -73,7 +81,7 @@ class Group:
     def difference(self, metric: str) -> Mean | None:
         """Return the paired difference to the baseline, on the seeds that both have, or None without any."""
         pairs = self._pairs(metric)
-        return None if pairs is None else mean_over_seeds(np.subtract(*pairs))
+        return None if pairs is None else mean_over_seeds(pairs[0] - pairs[1])
 
     def log_ratio(self, metric: str) -> Mean | None:
         """Return the paired difference of the logarithms to the baseline's, or None where a value is not above 0.
@@ -81,7 +89,7 @@ class Group:
         Its exponential is the ratio of the geometric means, with an interval that is as wide both ways.
         """
         pairs = self._pairs(metric)
-        if pairs is None or not np.all(np.isfinite(pairs) & (np.asarray(pairs) > 0)):
+        if pairs is None or not np.all(np.isfinite(pairs) & (pairs > 0)):
             return None
         return mean_over_seeds(np.subtract(*np.log(pairs)))
 
@@ -91,15 +99,16 @@ class Group:
         pairs = self._pairs(metric)
         if pairs is None or not np.all((means := np.mean(pairs, axis=1)) > 0):
             return None
-        linear = mean_over_seeds(np.subtract(*(np.asarray(pairs) / means[:, None])))
+        linear = mean_over_seeds(np.subtract(*(pairs / means[:, None])))
         return linear._replace(value=float(np.subtract(*np.log(means))))
 
     def _pairs(self, metric):
-        """Return our values and the baseline's on common seeds, or None where there is nothing to compare."""
+        """Return our values and the baseline's on common seeds, (2, seed), or None with nothing to compare."""
         seeds = [seed for seed in self.runs if seed in self.baseline]
         if not seeds or self.row["group"] == self.row["baseline"] or self.mean(metric) is None:
             return None
-        return [[float(runs[seed].get(metric) or "nan") for seed in seeds] for runs in (self.runs, self.baseline)]
+        both = (self.runs, self.baseline)
+        return np.array([[float(runs[seed].get(metric) or "nan") for seed in seeds] for runs in both])
 
 
 def _by_group(rows: Iterable[Row]) -> dict[str, dict[str, Row]]:

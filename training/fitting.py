@@ -19,7 +19,6 @@ from training import callbacks
 from training.data_module import ToyData
 from training.lightning_module import MONITOR, ScoreMatching
 from utils.files import signals_to
-from utils.plots.views import has_plane
 from utils.runs.configuration import Configuration
 from utils.runs.run import Run
 
@@ -83,6 +82,6 @@ def _callbacks(run: Run, configuration: Configuration) -> list:
     if not configuration.judges_last_weights:
         folder = run.best_checkpoint.parent
         chosen.insert(0, ModelCheckpoint(folder, filename="best", monitor=MONITOR, enable_version_counter=False))
-    if has_plane(configuration.toy_problem):
+    if configuration.toy_problem.has_plane:
         chosen.append(callbacks.ScorePicture("score_field", viewer.field_every_n_epochs, field))
     return chosen if patience is None else [*chosen, EarlyStopping(MONITOR, patience=patience)]

@@ -71,6 +71,8 @@ class Law(Settings):
         positions = self.components[0].positions
         return len(positions), len(positions[0])
 
+    has_plane = property(lambda law: law.shape != (1, 1))  # whether there are two components to span one
+
     @property
     def assignments(self) -> list[tuple[int, ...]]:
         """The permutations that the density sums over; each lists the sites of the atoms, in their order."""

@@ -45,11 +45,6 @@ class Line:
         return approximation.view(len(sigma), -1), in_distribution.view(len(sigma), -1)
 
 
-def has_plane(problem: Law) -> bool:
-    """Return whether there are two components to span a plane."""
-    return problem.shape != (1, 1)
-
-
 class Plane:
     """The plane of the first two components; where there are more, a slice in which these stay at the first mode."""
 

@@ -16,7 +16,7 @@ from utils.evaluation.registry import METRICS, Metric
 from utils.files import UserError, error_message
 from utils.plots.figures import comparison_figure, marginal_distribution_figure, samples_comparison_figure
 from utils.plots.style import save
-from utils.plots.views import Field, Plane, has_plane
+from utils.plots.views import Field, Plane
 from utils.reports.experiment import samples_in
 from utils.reports.formatting import MISSING, aligned, half_width, with_interval
 from utils.runs.configuration import Problem
@@ -27,7 +27,6 @@ from utils.sweeps.results import row_of, write_results
 
 SMOOTHED_EPOCHS = 21
 MARGINAL_TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-LAST = "best.ckpt is damaged or missing, these are the weights of the last epoch"
 FIGURES = {  # name -> title, label of the axis, and heading -> curve of each pane
     "score_error_comparison": (
         "Score error",
@@ -102,7 +101,7 @@ def _draw(records: Sequence[Record], output: Path, ending: str, problems: list[s
         panes = {h: {r.title: r.curves[c] for r in records if c in r.curves} for h, c in curves.items()}
         x_label = "time t of the sampler" if name == "drift_comparison" else "diffusion time t"
         save(comparison_figure(panes, x_label, label, title + about, name in SIGNED), output / f"{name}{ending}.png")
-    if has_plane(problem.toy_problem):
+    if problem.toy_problem.has_plane:
         field = Field(problem.toy_problem, problem.noise_schedule)
         picture = marginal_distribution_figure(field, torch.tensor(MARGINAL_TIMES))
         save(picture, output / f"marginal_distribution{ending}.png")
@@ -175,7 +174,7 @@ def notes_on(records: Sequence[Record]) -> Iterator[str]:
     most = max((record.facts.get("epochs") or 0 for record in records), default=0)
     for record in records:
         if record.facts["checkpoint"] == "last.ckpt":
-            yield f"{record.title}: {LAST}"
+            yield f"{record.title}: best.ckpt is damaged or missing, these are the weights of the last epoch"
         if record.warning:
             yield f"{record.title}: {record.warning}"
         epochs = record.facts.get("epochs") or 0

@@ -16,7 +16,7 @@ from utils.plots import figures
 from utils.plots.score_field import ScoreFieldFigure
 from utils.plots.style import save
 from utils.plots.video import VideoError, write_video
-from utils.plots.views import Field, Plane, has_plane, magnitude_maps
+from utils.plots.views import Field, Plane, magnitude_maps
 from utils.runs.checkpoints import Loaded, load_run
 from utils.runs.configuration import Configuration
 from utils.runs.run import ANALYTICAL, Run
@@ -83,7 +83,7 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool)
     began, title = time.perf_counter(), record.title
     draw_samples(states[0.0], configuration, sampling, title, folder)
     draw_score_error(record, folder)
-    if has_plane(configuration.toy_problem):
+    if configuration.toy_problem.has_plane:
         plane = Plane(configuration.toy_problem)
         maps = magnitude_maps(loaded.network, configuration.build_truth(), torch.tensor(MAP_TIMES))
         save(figures.maps_figure(MAP_TIMES, maps, plane, f"{title}\n{plane.note}".rstrip()), folder / "maps.png")
@@ -103,7 +103,7 @@ def draw_samples(x: Tensor, configuration: Configuration, sampling: Sampling, ti
     widths = [(c.weight, sampler_width_ratio(c.width, schedule, sampling.times)) for c in known]
     picture = figures.radial_distribution_figure(radii(problem, x, sigma).numpy(), x[0].numel(), title, widths)
     save(picture, folder / "radial_distribution.png")
-    if has_plane(problem):
+    if problem.has_plane:
         plane = Plane(problem)
         points, strays = samples_in(plane, x, schedule)
         title += f"\n{len(points):,} of them lie in the {plane.note}" if plane.is_slice else ""

@@ -30,6 +30,8 @@ from utils.runs.run import ANALYTICAL, ROOT, Run, find_experiments
 from utils.runs.store import NUMBERS, Record, mark
 
 TEMPLATE = Path(__file__).parent / "template"
+OPTIONS: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+PAGES = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, **OPTIONS)
 LIVE = "live.html"  # beside the comparison page
 
 
@@ -54,9 +56,8 @@ def _shown():
 
 def write_live(path: Path, entries: Iterable[dict[str, Any]]) -> None:
     """Write the page of these runs. Those whose configurations are no points of a plane are named on it."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATE), trim_blocks=True, undefined=StrictUndefined)
     data = json.dumps(_page_data(entries)).replace("<", "\\u003c")  # no text in it can end the script element
-    write_text(path, environment.get_template("live.html").render(data=Markup(data)))
+    write_text(path, PAGES.get_template("live.html").render(data=Markup(data)))
 
 
 def _page_data(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -19,7 +18,7 @@ from utils.files import write_text
 from utils.plots.video import FRAMES_PER_SECOND
 from utils.reports.comparison import by_problem, compare, name_of, notes_on, read_records
 from utils.reports.formatting import EXPLANATION, MISSING, half_width, with_interval
-from utils.reports.live import LIVE, TEMPLATE, write_live_of
+from utils.reports.live import LIVE, PAGES, TEMPLATE, write_live_of
 from utils.runs.store import Record
 
 VIDEO = "score_field.mp4"
@@ -27,6 +26,8 @@ VIDEO = "score_field.mp4"
 FROM_BEST = {"lower": lambda v: v, "higher": lambda v: -v, "closer to 1": lambda v: abs(v - 1), "closer to 0": abs}
 # Of pictures, in the order of the page; one that is not named there follows, under the name of its file.
 CAPTIONS: dict[str, str] = json.loads((TEMPLATE / "captions.json").read_text(encoding="utf-8"))
+PAGES.filters["breakable"] = lambda text: Markup(re.sub("([_.])", r"\1<wbr>", str(escape(text))))
+PAGES.filters["as_written"] = lambda value: value if isinstance(value, str) else json.dumps(value)
 Picture = namedtuple("Picture", "path width height caption")  # a PNG file: relative to the page; its pixels
 Cell = namedtuple("Cell", "text value best")  # a number of a run; tables are sorted by `value`, None without one
 
@@ -65,11 +66,7 @@ def write_page(output: Path, notes: Iterable[str] = ()) -> tuple[Path, list[str]
     return its path, and a line on each file that cannot be read. Notes are what else a reader should know first."""
     problems: list[str] = []
     records = read_records(output, problems)
-    options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined}
-    environment = Environment(loader=FileSystemLoader(TEMPLATE), trim_blocks=True, lstrip_blocks=True, **options)
-    environment.filters["breakable"] = lambda text: Markup(re.sub("([_.])", r"\1<wbr>", str(escape(text))))
-    environment.filters["as_written"] = lambda value: value if isinstance(value, str) else json.dumps(value)
-    page = environment.get_template("page.html").render(
+    page = PAGES.get_template("page.html").render(
         records=records,
         number_of=lambda record: records.index(record) + 1,
         sections=[(name_of(group[0]), group, _columns(group)) for group in by_problem(records)],

@@ -1,1 +1,1 @@
-"""Pictures: arrays in, PNG files and videos out. Only this package imports matplotlib."""
+"""Pictures: arrays or networks in, PNG files and videos out. Only this package imports matplotlib."""

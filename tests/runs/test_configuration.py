@@ -1,15 +1,18 @@
 """The schema of a configuration: what follows from what, and which settings tell trainings apart."""
 
 import json
+from typing import Annotated, Literal
 
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 
 from utils.runs.configuration import Configuration, Data, difference, flat
 from utils.runs.loading import configure, read_configuration
 from utils.runs.run import ANALYTICAL, find_experiments
 from utils.score.networks import Architecture
+from utils.settings import AnySubclass, Settings
 
 POSITIONS = "toy_problem.equilibrium_relative_coordinates"
 BASE = configure("fokker_planck_regularizer")
@@ -17,6 +20,25 @@ BASE = configure("fokker_planck_regularizer")
 
 def key(*overrides):
     return configure("fokker_planck_regularizer", overrides).key()
+
+
+def test_type_chooses_any_subclass_and_settings_are_frozen():
+    class Shape(Settings):
+        type: str
+
+    class Square(Shape):
+        type: Literal["square"]
+
+    class Rounded(Square):
+        type: Literal["rounded"]
+
+    class Drawing(Settings):
+        shape: Annotated[Shape, AnySubclass()]
+
+    drawing = Drawing.model_validate({"shape": {"type": "rounded"}})
+    assert type(drawing.shape) is Rounded
+    with pytest.raises(ValidationError, match="frozen"):
+        drawing.shape = Square(type="square")
 
 
 def test_configuration_written_is_the_one_read(tmp_path):

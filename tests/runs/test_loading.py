@@ -43,6 +43,7 @@ OVERRIDES = {
     "data.batch_size.x=3": f'data.batch_size: {INTEGER} {{"x": 3}}',
     **{f"data.fresh_noise={word}": f'data.fresh_noise: {BOOLEAN} "{word}"' for word in ("yes", "no")},
     "seed=99999999999999999999": "seed: should be less than 9223372036854775808, given 99999999999999999999",
+    "optimizer.learning_rate=.inf": "optimizer.learning_rate: should be a finite number, given Infinity",
     "noise_schedule.sigma_min=0.199": "noise_schedule: sigma_min must be smaller than sigma_max, by 1 % at least",
     # the law
     f"{POSITIONS}=[0.1, 0.2]": (f"{POSITIONS}.0: should be a valid tuple", f"{POSITIONS}.1: should be a valid tuple"),

@@ -35,6 +35,7 @@ OVERRIDES = {
     ("scheduler.type=cosine", "scheduler.patience=3"): f"scheduler.patience: {UNKNOWN} 3",
     "toy_problem.type=gauss": "toy_problem.type: should be one of 'gaussian', 'gaussian_mixture', given \"gauss\"",
     "toy_problem.type=gaussian_mixture": f"{GAUSSIANS}: missing",
+    "toy_problem=3": "toy_problem: should be a valid dictionary",
     "score_network=null": "score_network: should be a valid dictionary",
     # values
     "seed=1" + "0" * 5000: f'seed: {INTEGER} "1000',

@@ -16,20 +16,20 @@ def analyse(words):
     return analyse_experiments.main(["--output-dir", "output", *words])
 
 
-ERROR = "error: argument"
+ERROR, NAMES = "error: argument", ("", "../x", "grid/../x", "a b\n")
 COMMAND_LINES = [
     (train.main, [], "run.sh: error: the following arguments are required: experiment"),
     (train.main, ["no_regularizer", "--nope"], "run.sh: error: unrecognized arguments: --nope"),
-    (train.main, ["no_regularizer", "--run-name", "../x"], f"run name '../x': {NAME}"),
+    *((train.main, ["no_regularizer", "--run-name", name], f"run name {name!r}: {NAME}") for name in NAMES),
+    (train.main, ["no_regularizer", "--run-name", "published"], "--run-name published names the weights that come"),
     (train.main, ["no_regularizer", "--from-scratch", "seed=\udcff"], r"command line: seed=\udcff: the value is not"),
     (train.main, ["no_regulariser"], "no experiment is called 'no_regulariser'; did you mean no_regularizer?"),
+    (train.main, ["a\0b"], r"no experiment is called 'a\x00b'; there are: no_regularizer, "),
     (train.main, ["analytical"], "analytical is the exact score: there is nothing to train"),
     (analyse, ["no_regularizer"], "error: unrecognized arguments: no_regularizer"),
     (analyse, ["--experiments"], f"{ERROR} --experiments: expected at least one argument"),
-    (analyse, ["--experiments", "no_regulariser"], "no experiment is called 'no_regulariser'; did you mean no_"),
     (analyse, ["--experiments", "analytical", "../x"], "no experiment is called '..'; there are: "),
     (analyse, ["--experiments", "no_regularizer/.."], f"run name '..': {NAME}"),
-    (analyse, ["--run-name", "../x"], f"run name '../x': {NAME}"),
     (analyse, ["--sweep", "../x"], f"sweep '../x': {NAME}"),
     (analyse, ["--sweep", "x"], "no sweep 'x' is here; train it with `python -m training.sweep --config FILE`"),
     (analyse, ["--number-of-samples", "0"], "command line: number_of_samples: should be greater than or equal to 1"),

@@ -57,6 +57,9 @@ OVERRIDES = {
     ("score_network.permutation_equivariant=false", "toy_problem.permutation_symmetric=true"): (
         "toy_problem.permutation_symmetric: should equal score_network.permutation_equivariant, given true"
     ),
+    ("score_network.type=mlp", "regularizer={type: dual_score_matching, weight: 1}"): (
+        'score_network.type: should be energy for dual_score_matching, given "mlp"'
+    ),
     "score_network.permutation_equivariant=3": f"score_network.permutation_equivariant: {BOOLEAN} 3",
     # words that are no settings
     **{word: f"{word}: {FORM}" for word in ("seed", "", "=1", "data[0]=1")},

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from training.train import main
 from utils.files import UserError
 from utils.runs import load_score_network
 from utils.runs.checkpoints import load_run
@@ -31,8 +30,3 @@ def test_what_is_not_published_is_named(training):
     assert load_run(Run(BASELINE, "published")).epochs == 200
     with pytest.raises(UserError, match="no weights of consistency_regularizer are published; of no_regularizer are"):
         load_score_network("consistency_regularizer", "published")
-
-
-def test_no_training_takes_the_name_of_the_published_weights(training, capsys):
-    assert main(["no_regularizer", "--run-name", "published"]) == 2
-    assert "--run-name published names the weights that come with the code" in capsys.readouterr().err

@@ -5,27 +5,9 @@ import subprocess
 import pytest
 
 from utils.files import UserError
-from utils.runs.run import ANALYTICAL, BASE_STUDY, Run, code_version, find_experiments, find_runs
+from utils.runs.run import BASE_STUDY, Run, code_version, find_experiments, find_runs
 
 LETTERS = "should be letters, digits, dots, dashes and underscores"
-
-
-@pytest.mark.parametrize(
-    ("experiment", "name", "text"),
-    [
-        ("no_regularizer/", "run1", "no experiment is called 'no_regularizer/'; did you mean no_regularizer?"),
-        ("../x", "run1", "no experiment is called '../x'; there are: no_regularizer, "),
-        ("a\0b", "run1", r"no experiment is called 'a\x00b'; there are: no_regularizer, "),
-        ("no_regularizer", "", f"run name '': {LETTERS}"),
-        ("no_regularizer", "grid/../x", f"run name 'grid/../x': {LETTERS}"),
-        ("no_regularizer", "a b\n", rf"run name 'a b\n': {LETTERS}"),
-        (ANALYTICAL, "../x", f"run name '../x': {LETTERS}"),
-    ],
-)
-def test_run_that_cannot_be_is_named_with_what_it_could_be(experiment, name, text):
-    with pytest.raises(UserError) as caught:
-        Run(experiment, name)
-    assert str(caught.value).startswith(text) and str(caught.value).isprintable()
 
 
 def test_files_of_a_run_are_in_its_folder_and_its_lock_is_beside_it(training):

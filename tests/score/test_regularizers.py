@@ -11,10 +11,8 @@ from networks import Zero, orthogonal, points
 from pydantic import ValidationError
 from subjects import SCHEDULES, Given
 
-from utils.files import UserError
 from utils.physics.noise_schedule import time_grid
 from utils.physics.torus import displacement, wrapped_normal_log_density, wrapped_normal_score
-from utils.runs.loading import configure
 from utils.score.derivatives import derivatives
 from utils.score.networks import AnalyticalScoreNetwork, Energy
 from utils.score.regularizers import (
@@ -263,11 +261,6 @@ def test_dual_score_matching_of_an_energy_network_has_the_derivative_of_its_fact
     first, second = kernel_derivatives(batch.x, batch.x_0, sigma[:, None])
     error = slope / schedule.rate - (second + first.square()).sum(1)
     assert torch.allclose(value(DUAL, network, batch, truth), error.square().mean() / 2, rtol=1e-5)
-
-
-def test_dual_score_matching_needs_an_energy_network():
-    with pytest.raises(UserError, match=r"score_network\.type: should be energy for dual_score_matching, given"):
-        configure("no_regularizer", ["regularizer={type: dual_score_matching, weight: 0.1}"])
 
 
 def test_empirical_regression_is_near_zero_on_the_exact_score_and_not_elsewhere(problem, truth, schedule, generator):

@@ -19,7 +19,6 @@ def analyse(words):
 ERROR, NAMES = "error: argument", ("", "../x", "grid/../x", "a b\n")
 COMMAND_LINES = [
     (train.main, [], "run.sh: error: the following arguments are required: experiment"),
-    (train.main, ["no_regularizer", "--nope"], "run.sh: error: unrecognized arguments: --nope"),
     *((train.main, ["no_regularizer", "--run-name", name], f"run name {name!r}: {NAME}") for name in NAMES),
     (train.main, ["no_regularizer", "--run-name", "published"], "--run-name published names the weights that come"),
     (train.main, ["no_regularizer", "--from-scratch", "seed=\udcff"], r"command line: seed=\udcff: the value is not"),
@@ -27,15 +26,12 @@ COMMAND_LINES = [
     (train.main, ["a\0b"], r"no experiment is called 'a\x00b'; there are: no_regularizer, "),
     (train.main, ["analytical"], "analytical is the exact score: there is nothing to train"),
     (analyse, ["no_regularizer"], "error: unrecognized arguments: no_regularizer"),
-    (analyse, ["--experiments"], f"{ERROR} --experiments: expected at least one argument"),
     (analyse, ["--experiments", "analytical", "../x"], "no experiment is called '..'; there are: "),
-    (analyse, ["--experiments", "no_regularizer/.."], f"run name '..': {NAME}"),
     (analyse, ["--sweep", "../x"], f"sweep '../x': {NAME}"),
     (analyse, ["--sweep", "x"], "no sweep 'x' is here; train it with `python -m training.sweep --config FILE`"),
     (analyse, ["--number-of-samples", "0"], "command line: number_of_samples: should be greater than or equal to 1"),
     (analyse, ["--number-of-samples", "1e3"], f"{ERROR} --number-of-samples: invalid int value: '1e3'"),
     (analyse, ["--seed", "1" + "0" * 30], "command line: seed: should be less than 9223372036854775808, given 1000"),
-    (analyse, ["--start", "here"], f"{ERROR} --start: invalid choice: 'here'"),
     (analyse, ["--output-dir", ""], "--output-dir: should be a folder, given nothing"),
     (analyse, ["--output-dir", "training/base_config.yaml/x"], "training/base_config.yaml/x: Not a directory"),
 ]

@@ -1,7 +1,6 @@
 """What can be wrong with a checkpoint, and what is said of it."""
 
 import os
-import pickle
 
 import torch
 
@@ -46,15 +45,9 @@ DAMAGES = {  # -> what is done to the file, and what is said of it; code that ru
     "half of it": (half, NO_ZIP),
     "a flipped bit": (flipped_weight, "not a readable checkpoint: its record .*/data/"),
     "code": (code, "not a readable checkpoint: it holds other things than tensors and plain values"),
-    "nothing but code": (lambda path, marker: path.write_bytes(pickle.dumps(RunsCode(marker), protocol=2)), NO_ZIP),
-    "no weights": (lambda path, _: torch.save({"epoch": 3}, path), NO_TRAINING),
     "a list": (lambda path, _: torch.save([1, 2], path), NO_TRAINING),
     "a list of weights": (lambda path, _: with_weights(path, lambda state: [1, 2]), NO_TRAINING),
     "other sizes": (lambda path, _: with_weights(path, lambda state: state | WEIGHT), f"{FOREIGN}.*size mismatch"),
-    "a weight less": (
-        lambda path, _: with_weights(path, lambda state: dict(list(state.items())[1:])),
-        f"{FOREIGN}describes: .*Missing key",
-    ),
     "another run's": (
         lambda path, _: changed(path, lambda checkpoint: checkpoint | {"hyper_parameters": {"seed": 77}}),
         "not of the run that config.yaml describes: seed is 77 in it and 1234 there",

@@ -1,10 +1,10 @@
 """One decorated function is one metric: it is evaluated, recorded and described from that alone."""
 
 import pytest
-from subjects import make_subject, written_and_read
+from subjects import make_subject
 
 from utils.evaluation import registry
-from utils.evaluation.estimates import Curve, Estimate, NoValue
+from utils.evaluation.estimates import Estimate, NoValue
 from utils.evaluation.registry import METRICS, WHERE, describe, evaluate, metric, shared
 
 
@@ -14,30 +14,14 @@ def empty_registry(monkeypatch):
     monkeypatch.setattr(registry, "METRICS", {})
 
 
-def test_one_decorated_function_is_evaluated_recorded_and_read_back(truth, tmp_path):
-    @metric("spread", unit="fraction", source="Gauss 1809", better="lower")
-    def sample_spread(subject):
-        """Standard deviation of the samples,
-        over all components.
-
-        How it is computed does not belong to the definition.
-        """
-        return Estimate(0.5, 0.125, len(subject.samples), (0.25, 0.75)), Curve([0.5, 1.0], [1.0, None], [0.25, None])
-
-    found = evaluate(make_subject(truth, truth))
-    assert found.estimates == {"sample_spread": (0.5, 0.125, 100, (0.25, 0.75))} and found.skipped == {}
-    written, read = written_and_read(found, tmp_path)
-    numbers = {"value": 0.5, "standard_error": 0.125, "number_of_points": 100, "interval": [0.25, 0.75]}
-    words = {"label": "spread", "unit": "fraction", "source": "Gauss 1809", "better": "lower"}
-    words["definition"] = "Standard deviation of the samples, over all components"
-    assert written["metrics"] == {"sample_spread": numbers | words}
-    assert (read.estimates, read.curves, read.left_out) == (found.estimates, found.curves, {})
-
-
 def test_kinds_of_points_and_variants_are_metrics_of_their_own(truth):
     @metric("{} thing", where=WHERE, variants={"one": "first", "two_b": "second"}, headline="two_b_noised")
     def thing(subject, variant, where):
-        """The {} of all."""
+        """The {} of
+        all.
+
+        How it is computed does not belong to the definition.
+        """
         return Estimate(len(variant), None, 1)
 
     values = {name: estimate.value for name, estimate in evaluate(make_subject(truth, truth)).estimates.items()}

@@ -1,7 +1,6 @@
 """What is evaluated in the tests of the metrics: networks of known faults, and subjects with few points."""
 
 import dataclasses
-import json
 
 import torch
 from conftest import BASE, OTHERS, make_problem
@@ -10,11 +9,7 @@ from mixtures import make_mixture
 from utils.evaluation.registry import Effort, Subject
 from utils.physics.noise_schedule import ExponentialSchedule, LinearSchedule
 from utils.physics.torus import wrap
-from utils.runs.checkpoints import load_run
-from utils.runs.run import ANALYTICAL, Run
-from utils.runs.store import Record, facts_of
 from utils.score.networks import AnalyticalScoreNetwork, ScoreNetwork
-from utils.score.samplers import Sampling
 
 PROBLEMS = [make_problem(coordinates) for coordinates in (BASE, *OTHERS)] + [make_mixture()]
 SCHEDULES = [kind(sigma_min=0.001, sigma_max=0.2) for kind in (ExponentialSchedule, LinearSchedule)]
@@ -59,11 +54,3 @@ def make_subject(network, truth, samples=None, *, training_set=None, seed=0, per
         effort["per_bin"] = dict.fromkeys(KINDS, per_bin) if isinstance(per_bin, int) else per_bin
     states = samples if isinstance(samples, dict) else {0.0: samples}
     return Subject(network, truth, training_set, states, seed, dataclasses.replace(FEW, **effort))
-
-
-def written_and_read(evaluation, folder):
-    """Return the numbers as metrics.json holds them, and the record that is read from there."""
-    facts = facts_of(load_run(Run(ANALYTICAL)), Sampling())
-    Record(facts, evaluation.estimates, evaluation.skipped, evaluation.curves, folder).write({"metrics": 1.0})
-    path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")), Record.read(path)

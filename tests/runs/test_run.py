@@ -5,21 +5,9 @@ import subprocess
 import pytest
 
 from utils.files import UserError
-from utils.runs.run import BASE_STUDY, Run, code_version, find_experiments, find_runs
+from utils.runs.run import ANALYTICAL, BASE_STUDY, Run, code_version, find_experiments, find_runs
 
 LETTERS = "should be letters, digits, dots, dashes and underscores"
-
-
-def test_files_of_a_run_are_in_its_folder_and_its_lock_is_beside_it(training):
-    output = training / "no_regularizer" / "output"
-    run, swept = (Run("no_regularizer", name) for name in ("short", "grid/weight=1,seed=2"))
-    assert (run.folder, run.sweep, run.title) == (output / "short", None, "no_regularizer, short")
-    assert (swept.folder, swept.sweep) == (output / "grid" / "weight=1,seed=2", "grid")
-    files = (run.configuration_file, run.best_checkpoint, run.last_checkpoint, run.curves_file, run.metrics_file)
-    assert len({*files, run.log_file}) == 6 and all(path.is_relative_to(run.folder) for path in files)
-    assert run.lock_file.parent == output
-    assert run.command == f"bash {training / 'no_regularizer' / 'run.sh'} --run-name short"
-    assert run.analysis == "python analyse_experiments.py --experiments no_regularizer/short"
 
 
 def test_runs_of_a_sweep_are_those_that_were_begun(training):
@@ -28,11 +16,14 @@ def test_runs_of_a_sweep_are_those_that_were_begun(training):
         run.folder.mkdir(parents=True)
         run.configuration_file.touch()
     Run("no_regularizer", "grid/empty").folder.mkdir()
+    assert found[0].analysis == "python analyse_experiments.py --experiments no_regularizer/grid/a"
     assert tuple(find_experiments()[:5]) == BASE_STUDY and BASE_STUDY[0] == "no_regularizer"
     assert find_experiments()[5:] == sorted(find_experiments()[5:])
     assert find_runs("grid") == found and find_runs("grid", ["consistency_regularizer"]) == found[2:]
     with pytest.raises(UserError, match=f"^sweep '../x': {LETTERS}$"):
         find_runs("../x")
+    with pytest.raises(UserError, match=f"^run name '../x': {LETTERS}$"):
+        Run(ANALYTICAL, "../x")
 
 
 def test_version_is_that_of_the_codes_own_git_or_unknown_with_the_reason(training, monkeypatch):

@@ -86,11 +86,3 @@ def test_baseline_of_another_sweep_is_found_and_only_common_seeds_are_paired():
     assert group.difference("path_kl").value == pytest.approx(np.mean([path_kl(s, 0.5) - path_kl(s) for s in (1, 2)]))
     (alone,) = groups(ours, ours)
     assert alone.difference("path_kl") is None and alone.mean("path_kl").seeds == 3
-
-
-def test_run_without_a_value_takes_the_interval_from_its_group_and_not_the_mean_from_others():
-    rows = make_rows(0.5, 0)
-    rows[1] = rows[1] | {"path_kl": ""}
-    plain, group = groups(rows, rows)
-    assert math.isnan(group.mean("path_kl").half_width) and math.isnan(group.difference("path_kl").p_value)
-    assert plain.mean("path_kl").value == pytest.approx(2)

@@ -43,7 +43,8 @@ def test_old_rows_have_no_value_of_a_newer_metric_and_keep_those_of_one_that_is_
     rows = read_results(path, SAMPLING).values()
     assert [one["added"] for one in rows] == ["", "3"] and [one["removed"] for one in rows] == ["5", ""]
     (group,) = groups(rows, [])
-    assert group.mean("path_kl").value == 1.5 and math.isnan(group.mean("added").half_width)
+    assert group.mean("path_kl").value == 1.5
+    assert group.mean("added").seeds == 2 and math.isnan(group.mean("added").half_width)  # and not of the other alone
 
 
 def test_cell_that_is_no_number_is_named_with_its_line(path):

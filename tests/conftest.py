@@ -78,6 +78,15 @@ def training(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def texts(training, monkeypatch):
+    """Let analyses in that copy cost little: few points, two metrics, no drawing; what figures say, by their path."""
+    from analysed import cheaply, with_few_metrics  # which imports this
+
+    with_few_metrics(monkeypatch)
+    return cheaply(monkeypatch)
+
+
 def copy_training(folder):
     left_out = shutil.ignore_patterns("output", "config.yaml", "*.py", "__pycache__")
     return Path(shutil.copytree(ROOT / "training", folder / "training", ignore=left_out))
@@ -112,6 +121,13 @@ def make_clone(folder):
     """Copy the repository without what running it leaves behind."""
     left_out = shutil.ignore_patterns(".*", "output", "config.yaml", "__pycache__", "generated_artifacts", "docs")
     return Path(shutil.copytree(ROOT, folder, ignore=left_out))
+
+
+def executable(path, content):
+    """Write a script that can be called."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    path.chmod(0o700)
 
 
 def active_environment(**others):

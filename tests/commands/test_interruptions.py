@@ -13,6 +13,7 @@ import time
 
 import pytest
 from conftest import ROOT, active_environment, make_clone, mounted, use_training_folder
+from grids import start
 from trained import differences, outcome, steps, stopping_after, train
 
 from training.lightning_module import MONITOR
@@ -77,8 +78,7 @@ def test_run_sh_that_is_interrupted_prints_the_command_that_goes_on_and_so_does_
     folder = runs / "stopped"
     command, before = shlex.join(["bash", str(runs.parent / "run.sh"), "--run-name", "stopped", *WORDS]), 0
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        words, pipes = ["bash", "-c", f"exec {command} 2>&1"], {"stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen(words, cwd="/", env=active_environment(), **pipes) as process:
+        with start("/", "bash", "-c", f"exec {command} 2>&1") as process:
             while epochs_written(folder / "curves.csv") <= before + 1:
                 assert process.poll() is None, process.stdout.read()
                 time.sleep(0.003)

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import psutil
 import pytest
 import yaml
+from conftest import executable
 from grids import NO, SHORT, grid, make_quick_clone, start, until
 from slurm import running_slurm
 
@@ -44,13 +45,8 @@ def options_file(folder, **options):
 @pytest.fixture
 def on_path(tmp_path, monkeypatch):
     """Return a function that puts a script of this name first on PATH."""
-
-    def put(name, script):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    return put
+    return lambda name, script: executable(tmp_path / name, f"#!/bin/sh\n{script}\n")
 
 
 def test_job_script_says_what_the_file_says_and_quotes_the_interpreter(sweep_with, monkeypatch):

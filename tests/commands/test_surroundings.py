@@ -13,9 +13,9 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
-from analysed import SMALL, WORDS, analyse, leave_run, with_few_metrics, with_few_points, without_drawing
+from analysed import SMALL, WORDS, analyse, leave_run, with_few_points
 from conftest import ROOT, SHORT, active_environment, in_bare_shell, make_clone, mounted, snapshot, use_training_folder
-from grids import until
+from grids import start, until
 from trained import differences, train
 
 from training.train import main
@@ -41,10 +41,8 @@ NO_REGULARIZER = "--experiments", "no_regularizer"
 
 
 @pytest.fixture
-def left(training, monkeypatch):
+def left(texts):
     """A run that nobody trained, whose analysis costs little."""
-    with_few_metrics(monkeypatch)
-    without_drawing(monkeypatch)
     return leave_run("no_regularizer")
 
 
@@ -197,8 +195,7 @@ COMMANDS |= dict.fromkeys(("-m training.train no_regularizer", "-m training.swee
 @pytest.mark.parametrize("delay", [0.5, 1.2])
 @pytest.mark.parametrize(("words", "number"), COMMANDS.items(), ids=COMMANDS)
 def test_command_that_is_stopped_in_its_imports_shows_no_traceback(tmp_path, words, number, delay):
-    command, copy = [sys.executable, *words.split()], make_clone(tmp_path / "copy")
-    process = subprocess.Popen(command, cwd=copy, env=active_environment(), stderr=subprocess.PIPE, text=True)
+    process = start(make_clone(tmp_path / "copy"), sys.executable, *words.split())
     time.sleep(delay)
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]

@@ -44,8 +44,10 @@ def analyse(output, *words):
     return analyse_experiments.main([*WORDS, "--output-dir", str(output), *words])
 
 
-def without_drawing(patch):
-    """Let figures be made but not drawn, and no video; return the texts of each figure by its path."""
+def cheaply(patch):
+    """Let evaluations take few points, and figures be made but not drawn, and no video; return the texts of each figure
+    by its path."""
+    with_few_points(patch)
     texts, blank = {}, png(np.zeros((20, 30, 3), np.uint8))
 
     def save(figure, path):

@@ -1,5 +1,6 @@
 """Headless Chromium for tests of the page: the DevTools protocol over a pipe, so that no client library is needed."""
 
+import contextlib
 import json
 import os
 import select
@@ -10,9 +11,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"]
+
+
+@contextlib.contextmanager
+def opened(page: Path):
+    """A tab that shows a page; it must complain about nothing, and ask for nothing outside the page's folder."""
+    if EXECUTABLE is None:
+        pytest.skip("there is no Chromium to open the page with")
+    with Chromium() as browser:
+        browser.resize(1280)
+        browser.open(page)
+        yield browser
+        assert browser.complaints == []
+        assert all(url.startswith((f"{page.parent.as_uri()}/", "data:,")) for url in browser.requests), browser.requests
 
 
 class Chromium:

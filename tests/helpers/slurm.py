@@ -55,15 +55,11 @@ def running_slurm(folder):
     (folder / "slurm.conf").write_text(text)
     (folder / "munge.key").write_bytes(secrets.token_bytes(64))
     (folder / "munge.key").chmod(0o400)
-    munge = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "log", "pid", "seed")]
-    daemons = (
-        ["munged", "-F", "--force", f"--socket={folder}/munge.socket", *munge],
-        ["slurmctld", "-D"],
-        ["slurmd", "-D"],
-    )
+    munge = ["munged", "-F", "--force", f"--socket={folder}/munge.socket"]
+    munge += [f"--{name}-file={folder}/munge.{name}" for name in ("key", "log", "pid", "seed")]
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-        for words in daemons:
+        for words in (munge, ["slurmctld", "-D"], ["slurmd", "-D"]):
             log = stack.enter_context((folder / f"{words[0]}.log").open("w"))
             process = stack.enter_context(subprocess.Popen(words, stdout=log, stderr=log))
             stack.callback(process.terminate)

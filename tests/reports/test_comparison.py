@@ -6,18 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from analysed import (
-    OF_A_RUN,
-    OF_SEVERAL,
-    Page,
-    analyse,
-    leave_run,
-    rows_of,
-    with_few_points,
-    without_drawing,
-    without_figures,
-    write_run,
-)
+from analysed import OF_A_RUN, OF_SEVERAL, Page, analyse, cheaply, leave_run, rows_of, without_figures, write_run
 from conftest import copy_training, use_training_folder
 
 from utils.evaluation import registry
@@ -57,8 +46,7 @@ def analysed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison")
     with pytest.MonkeyPatch.context() as patch:
         use_training_folder(copy_training(folder), patch)
-        with_few_points(patch)
-        texts, said = without_drawing(patch), []
+        texts, said = cheaply(patch), []
         without_figures(patch, *OF_A_RUN, OF_SEVERAL[-1])
         patch.setattr(registry, "METRICS", {n: one for n, one in METRICS.items() if not n.startswith("ode_")})
         patch.setattr("utils.reports.page.print", said.append, raising=False)
@@ -136,7 +124,7 @@ def test_analysing_a_part_keeps_the_whole_and_what_is_removed_is_gone(analysed, 
 
 
 def test_damaged_samples_and_learning_curves_are_named_and_the_others_are_drawn(training, tmp_path, monkeypatch):
-    texts, files = without_drawing(monkeypatch), {}
+    texts, files = cheaply(monkeypatch), {}
     without_figures(monkeypatch, OF_SEVERAL[-1])
     monkeypatch.setattr(comparison, "FIGURES", {})
     for run in ("cut", "half", "no_array", "whole"):

@@ -9,7 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from analysed import SAMPLING, analyse, leave_run, with_few_metrics, with_few_points, without_drawing
+from analysed import SAMPLING, analyse, cheaply, leave_run, with_few_points
 from conftest import OTHERS, ROOT, copy_training, use_training_folder
 from PIL import Image
 
@@ -37,18 +37,10 @@ def output(tmp_path_factory):
         patch.setattr(registry, "METRICS", {n: one for n, one in METRICS.items() if not n.startswith("ode_")})
         leave_run("no_regularizer")
         with patch.context() as inner:
-            without_drawing(inner)
+            cheaply(inner)
             analyse(folder / "my resülts", "--experiments", "analytical")
         assert analyse(folder / "my resülts", "--experiments", "no_regularizer") == 0
     return folder / "my resülts"
-
-
-@pytest.fixture
-def cheap(training, monkeypatch):
-    """A folder of experiments whose analyses cost little; what is written on the figures, by their path."""
-    with_few_points(monkeypatch)
-    with_few_metrics(monkeypatch)
-    return without_drawing(monkeypatch)
 
 
 def test_everything_that_was_promised_is_written_and_pictures_are_not_blank(output):
@@ -76,7 +68,7 @@ def test_samples_are_those_that_were_asked_for_and_the_numbers_are_theirs(output
     assert 0.5 < strays.double().mean() <= 1  # of a network that nobody trained
 
 
-def test_what_fails_is_named_with_its_reason_and_everything_else_is_analysed(cheap, tmp_path, capsys, monkeypatch):
+def test_what_fails_is_named_with_its_reason_and_everything_else_is_analysed(texts, tmp_path, capsys, monkeypatch):
     """One run has no numbers, another, of three atoms, no video, and a third was not trained."""
     evaluate = experiment.evaluate_run
 
@@ -103,7 +95,7 @@ def test_what_fails_is_named_with_its_reason_and_everything_else_is_analysed(che
     assert len(list(tmp_path.rglob("samples.npz"))) == 3 and not list(tmp_path.rglob("*.mp4"))
     assert "is older" not in (output / "index.html").read_text()
     for name in ("samples.png", "maps.png"):
-        text = "\n".join(cheap[output / "no_regularizer/second" / name])
+        text = "\n".join(texts[output / "no_regularizer/second" / name])
         assert "slice in which the other coordinates are 0.8" in text
     with pytest.raises(ZeroDivisionError):
         analyse(output, *words, "--debug")
@@ -111,8 +103,7 @@ def test_what_fails_is_named_with_its_reason_and_everything_else_is_analysed(che
 
 def test_control_is_analysed_again_only_where_it_was_sampled_otherwise(training, tmp_path, capsys, monkeypatch):
     """Of a problem that has no plane: so there is no field, and everything else."""
-    with_few_points(monkeypatch)
-    without_drawing(monkeypatch)
+    cheaply(monkeypatch)
     monkeypatch.setattr(registry, "METRICS", {name: one for name, one in METRICS.items() if "score" in name})
     run = leave_run("no_regularizer", "one", "toy_problem.equilibrium_relative_coordinates=[[0.25]]")
     analysed, real = [], experiment.analyse

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from analysed import FACTS, FRAMES, SAMPLING, Page, write_run
-from chromium import EXECUTABLE, Chromium
+from chromium import opened
 from PIL import Image
 
 from utils.evaluation.estimates import Estimate
@@ -142,8 +142,6 @@ def test_text_stays_text_and_addresses_are_quoted(tmp_path, read):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A browser with a page of six runs: one has no video, one a damaged one, one a hostile name."""
-    if EXECUTABLE is None:
-        pytest.skip("there is no Chromium to open the page with")
     output = tmp_path_factory.mktemp("page") / "an output #1"
     write_run(output, "analytical", numbers(0.0, 0.0), video=True)
     write_run(output, "no_regularizer", numbers(10.0, 0.3), video=True)
@@ -153,14 +151,9 @@ def browser(tmp_path_factory):
     broken = write_run(output, "x_regularizer", {}, left_out={"path_kl": "it diverges"}).folder
     (broken / "score_field.mp4").write_bytes(b"no video")
     Image.new("RGB", (1500, 20), "white").save(output / "marginal_distribution.png")
-    page, _ = write_page(output)
-    with Chromium() as browser:
-        browser.resize(1280)
-        browser.open(page)
+    with opened(write_page(output)[0]) as browser:
         browser.wait_for(f"{VIDEOS}.length == 4 && {VIDEOS}.every(v => v.readyState >= 2)")
         yield browser
-        assert browser.complaints == []
-        assert all(url.startswith((output.as_uri() + "/", "data:,")) for url in browser.requests), browser.requests
 
 
 VIDEOS = "[...document.querySelectorAll('video')].filter(v => !v.error)"

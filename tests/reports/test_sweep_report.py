@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from analysed import Page, analyse, leave_run, rows_of, with_few_metrics, with_few_points, without_drawing
+from analysed import Page, analyse, leave_run, rows_of
 from rows import FOKKER_PLANCK, make_record, make_rows
 from scipy import stats
 
@@ -19,14 +19,6 @@ from utils.reports.sweep import weights_panes
 from utils.runs import store
 from utils.sweeps.paired import groups
 from utils.sweeps.results import row_of, write_results
-
-
-@pytest.fixture
-def texts(training, monkeypatch):
-    """Evaluations that cost little; what is written on the figures, by their path."""
-    with_few_points(monkeypatch)
-    with_few_metrics(monkeypatch)
-    return without_drawing(monkeypatch)
 
 
 def test_means_and_paired_differences_agree_on_terminal_page_and_in_files(texts, tmp_path, capsys):

@@ -23,6 +23,8 @@ from utils.runs.checkpoints import read_checkpoint
 from utils.runs.loading import configure
 from utils.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("training")
+
 
 def test_pictures_can_be_looked_at(clone):
     _, images = events(clone / "training" / "no_regularizer" / "output" / "run1")
@@ -36,7 +38,6 @@ def test_pictures_can_be_looked_at(clone):
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # of runpy
-@pytest.mark.usefixtures("training")
 def test_training_without_pictures_imports_nothing_that_draws(monkeypatch):
     monkeypatch.setitem(sys.modules, "utils.plots.score_field", None)  # to import it now is an ImportError
     for module in ("callbacks", "fitting"):
@@ -46,7 +47,6 @@ def test_training_without_pictures_imports_nothing_that_draws(monkeypatch):
         train("max_epochs=1", "--run-name", "drawn", "score_viewer.every_n_epochs=1")
 
 
-@pytest.mark.usefixtures("training")
 def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
     """Or a run that is killed then has a gap in its curves. A thread writes them, and the disk may be slow."""
     save, write, found = AtomicCheckpointIO.save_checkpoint, RecordWriter.write, []
@@ -66,7 +66,6 @@ def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
     assert found == [(epochs, epochs) for epochs in (SAVE_EVERY_N_EPOCHS, SAVE_EVERY_N_EPOCHS + 2)]
 
 
-@pytest.mark.usefixtures("training")
 def test_training_stops_after_the_epoch_in_which_it_is_asked_to_and_keeps_its_end(monkeypatch, capsys):
     """It is asked to in another thread, as a sweep does."""
     stop, run = threading.Event(), Run("no_regularizer")
@@ -84,7 +83,6 @@ def test_training_stops_after_the_epoch_in_which_it_is_asked_to_and_keeps_its_en
     assert snapshot(run.folder) == before
 
 
-@pytest.mark.usefixtures("training")
 def test_signal_handlers_are_what_they_were_after_a_training():
     numbers, run = (signal.SIGINT, signal.SIGTERM), Run("no_regularizer")
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]

@@ -12,6 +12,8 @@ from training.lightning_module import MONITOR, ScoreMatching
 from utils.runs.loading import configure
 from utils.runs.run import BASE_STUDY, Run, find_experiments
 
+pytestmark = pytest.mark.usefixtures("training")
+
 
 def evaluated(configuration, network=None):
     """Return the scalars of one validation, the data and the module."""
@@ -48,7 +50,6 @@ def test_exact_score_has_no_excess_loss_and_no_path_kl_and_a_regularizer_changes
     assert {evaluated(other)[0][MONITOR] for other in others} == {evaluated(plain)[0][MONITOR]}
 
 
-@pytest.mark.usefixtures("training")
 @pytest.mark.parametrize("experiment", [name for name in find_experiments() if configure(name).regularizer])
 def test_regularizer_is_logged_raw_and_weighted_after_its_burn_in(experiment):
     assert train("max_epochs=3", "regularizer.weight=0.25", "regularizer.burn_in_epochs=1", experiment=experiment) == 0
@@ -65,7 +66,6 @@ def test_regularizer_is_logged_raw_and_weighted_after_its_burn_in(experiment):
             assert total[epoch] == pytest.approx(plain[epoch] + weighted[epoch], rel=1e-6)
 
 
-@pytest.mark.usefixtures("training")
 @pytest.mark.parametrize("scheduler", ["constant", "cosine", "plateau"])
 def test_learning_rate_follows_its_schedule_also_where_the_run_was_stopped(scheduler):
     keys = ", patience: 1, factor: 0.5" if scheduler == "plateau" else ""
@@ -86,7 +86,6 @@ def test_learning_rate_follows_its_schedule_also_where_the_run_was_stopped(sched
     assert values(scalars["learning_rate"]) == pytest.approx(expected, rel=1e-6)  # event files hold float32
 
 
-@pytest.mark.usefixtures("training")
 def test_regularizer_that_becomes_infinite_ends_the_run_with_its_name_and_the_last_good_checkpoint(capsys):
     experiment = "fokker_planck_regularizer"
     words = "max_epochs=4", "regularizer.weight=1e300", "regularizer.burn_in_epochs=2", "scheduler.type=constant"
@@ -98,7 +97,6 @@ def test_regularizer_that_becomes_infinite_ends_the_run_with_its_name_and_the_la
     assert all(torch.isfinite(weight).all() for weight in torch.load(best, weights_only=True)["state_dict"].values())
 
 
-@pytest.mark.usefixtures("training")
 @pytest.mark.parametrize("batch_size", [128, 512])  # four steps an epoch; one, so that the validation comes first
 @pytest.mark.parametrize(
     ("experiment", "word", "also"),
@@ -117,7 +115,6 @@ def test_loss_that_becomes_infinite_is_named_and_no_other(capsys, experiment, wo
     assert last_line.endswith("The last good checkpoint: none was saved yet")
 
 
-@pytest.mark.usefixtures("training")
 def test_gradient_that_is_no_number_is_noticed_in_the_loss_after_it(capsys, monkeypatch):
     def spoil(module):
         if module.current_epoch == 1:

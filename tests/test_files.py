@@ -1,6 +1,5 @@
 """Files are whole or not there."""
 
-import io
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import time
 
 import pytest
 
-from utils.files import atomic_write, error_message, locked, run_command
+from utils.files import atomic_write, error_message, locked
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -41,8 +40,6 @@ def test_error_names_the_file_that_was_meant_and_is_said_without_its_number(tmp_
     assert caught.value.filename == str(path) and list(tmp_path.iterdir()) == [path]
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"), atomic_write(path):
         raise OSError(28, "No space left on device")  # as a write to a full disk does, without a name
-    assert error_message(FileNotFoundError(2, "No such file", "a.txt")) == "a.txt: No such file"
-    assert error_message(FileExistsError(17, "File exists", "a.txt")) == "a.txt: a file is where a folder should be"
     assert error_message(OSError(28, "No space left on device")) == "No space left on device"
     assert error_message(AssertionError()) == "AssertionError"
 
@@ -54,14 +51,6 @@ def test_what_a_killed_process_left_is_removed_after_a_day_and_nothing_else(tmp_
     with atomic_write(tmp_path / "numbers.json") as temporary:
         temporary.touch()
     assert {found.name for found in tmp_path.iterdir()} == {"numbers.json", ".12-numbers.json", ".my-numbers.json"}
-
-
-def test_command_goes_on_where_the_terminal_lacks_a_letter(monkeypatch):
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", terminal)
-    run_command(lambda: print("0.1 ± 0.2"), debug=False, stopped="")
-    terminal.flush()
-    assert terminal.buffer.getvalue() == b"0.1 ? 0.2\n"
 
 
 def test_lock_is_held_by_one_process_and_ends_with_it(tmp_path):

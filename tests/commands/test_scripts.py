@@ -8,10 +8,9 @@ import subprocess
 import sys
 import zipfile
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
-from conftest import ROOT, active_environment
+from conftest import ROOT, active_environment, executable
 
 BASH, PROGRAMS = shutil.which("bash"), "*.py utils/**/*.py training/*.py benchmarks/*.py"
 NO_PYTHON = "Python 3.11 or newer is needed and none was found on PATH: install one (for example from python.org).\n"
@@ -32,12 +31,6 @@ def shell(command, folder, **variables):
     return subprocess.run([BASH, "-c", command], cwd=folder, env=variables, capture_output=True, text=True)
 
 
-def executable(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
-    path.chmod(0o700)
-
-
 def restricted_path(tmp_path, before=None):
     """Return a folder of the few programs that the scripts call, with a python3 that first runs `before`."""
     folder = tmp_path / "bin"
@@ -50,13 +43,6 @@ def restricted_path(tmp_path, before=None):
         with_module = f'[ "$1" = -m ] && exec {python} "$@"'
         executable(folder / "python3", f"#!{BASH}\n{with_code}\n{with_module}\nexit 1\n")
     return str(folder)
-
-
-def test_active_environment_is_used_as_it_is(project):
-    done = shell(SOURCE, project, **active_environment())
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [str(Path(sys.executable).parent / "python"), sys.prefix]
-    assert not (project / ".venv").exists()
 
 
 def test_environment_beside_the_script_is_found_without_an_active_one_that_has_the_pins(project, tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from conftest import executable
 
 from utils.plots.video import VideoError, write_video
 
@@ -49,10 +50,9 @@ def test_frames_that_end_in_an_error_leave_the_old_video_as_it_was(tmp_path):
 
 
 FAILING = {
-    "at once": ("echo 'no such encoder: é' >&2; exit 1", "exit status 1: no such encoder: é"),
     "at the end": (
-        "cat >/dev/null; output=${@: -2:1}; echo half >\"${output#file:}\"; echo 'bad index' >&2; exit 1",
-        "exit status 1: bad index",
+        "cat >/dev/null; output=${@: -2:1}; echo half >\"${output#file:}\"; echo 'bad index: é' >&2; exit 1",
+        "exit status 1: bad index: é",
     ),
     "never there": (None, "ffmpeg could not be started: [Errno 2] No such file or directory"),
     "in silence": ("exit 7", "exit status 7: no message"),
@@ -64,8 +64,7 @@ FAILING = {
 def test_failing_ffmpeg_shows_its_message_and_leaves_no_half_video(tmp_path, monkeypatch, script, text):
     fake = tmp_path / "ffmpeg"
     if script:
-        fake.write_text(f"#!/usr/bin/env bash\n{script}\n", encoding="utf-8")
-        fake.chmod(0o755)
+        executable(fake, f"#!/usr/bin/env bash\n{script}\n")
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(fake))
     path = tmp_path / "out" / "video.mp4"
     with pytest.raises(VideoError, match=re.escape(text)) as caught:

@@ -11,6 +11,7 @@ TAGS, LEVELS = "tags (!name) are not read; write a plain value", "more than 20 l
 ALIASES = "aliases (*name) are not read; write the value out"
 INVALID, FORM = "the value is not valid YAML", "should be key=value, for example regularizer.weight=1e-3"
 UNKNOWN, INTEGER, BOOLEAN = "unknown key, given", "should be a valid integer, given", "should be a valid boolean, given"
+CONSISTENCY = "regularizer={type: consistency, weight: 1, points: noised"
 CODE = "!!python/object/apply:os.mkdir [marker]"
 E_ACUTE = "\N{LATIN SMALL LETTER E WITH ACUTE}"
 
@@ -41,6 +42,8 @@ OVERRIDES = {
     "seed=99999999999999999999": "seed: should be less than 9223372036854775808, given 99999999999999999999",
     "optimizer.learning_rate=.inf": "optimizer.learning_rate: should be a finite number, given Infinity",
     "noise_schedule.sigma_min=0.199": "noise_schedule: sigma_min must be smaller than sigma_max, by 1 % at least",
+    f"{CONSISTENCY}, number_of_steps: 1}}": "regularizer.number_of_steps: should be greater than or equal to 2, given",
+    f"{CONSISTENCY}, number_of_steps: 101}}": "regularizer: number_of_steps must not exceed time_steps",
     # the law
     f"{POSITIONS}=[0.1, 0.2]": (f"{POSITIONS}.0: should be a valid tuple", f"{POSITIONS}.1: should be a valid tuple"),
     f"{POSITIONS}=[[0.0], [0.9999999999]]": f"{POSITIONS}: two atoms sit at the same place",

@@ -8,7 +8,6 @@ import torch
 from conftest import BASE, OTHERS, make_network, make_problem
 from mixtures import for_laws
 from networks import Zero, orthogonal, points
-from pydantic import ValidationError
 from subjects import SCHEDULES, Given
 
 from utils.physics.noise_schedule import time_grid
@@ -162,12 +161,6 @@ def test_consistency_losses_are_their_formulas_and_no_gradient_passes_through_tr
     gradients = (torch.autograd.grad(one, list(network.parameters())) for one in (found, expected))
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-
-
-def test_one_step_and_steps_that_do_not_fit_are_refused():
-    for steps in (1, 101):
-        with pytest.raises(ValidationError):
-            Consistency(weight=1.0, points="uniform", number_of_steps=steps)
 
 
 @pytest.mark.parametrize("regularizer", ALL, ids=repr)

@@ -12,7 +12,6 @@ from trained import differences, equal, events, steps, train, values
 
 from training.data_module import ToyData
 from training.lightning_module import MONITOR
-from training.train import main
 from utils.files import locked
 from utils.runs.checkpoints import load_run
 from utils.runs.curves import read_curves
@@ -41,13 +40,6 @@ def test_run_holds_what_was_promised_with_scalars_once_an_epoch_and_nothing_else
     assert {tag: steps(scalars[tag]) for tag in SCALARS} == {tag: [0, 1, 2, 3] for tag in SCALARS}
     assert all(math.isfinite(value) for series in scalars.values() for _, value in series)
     assert values(scalars["learning_rate"]) == pytest.approx([0.01] * 4)
-
-
-def test_help_explains(capsys):
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main(["no_regularizer", "--help"])
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("key=value", "--run-name", "--from-scratch", "example:"))
 
 
 def test_run_from_its_beginning_to_its_end(training, capsys):

@@ -92,3 +92,17 @@ def test_size_is_of_order_one_at_every_noise_where_the_score_is_that_of_one_mode
         x = problem.sample_noised(schedule.sigma(t), generator)
         gradient = truth.score(x, t) * make_network(schedule, kind=Energy, length=0.01).radius(t)[:, None, None]
         assert gradient.square().mean().item() == pytest.approx(1, abs=4 * (2 / gradient.numel()) ** 0.5)
+
+
+def test_log_density_is_highest_where_the_data_are_once_it_is_trained(schedule, generator):
+    """A few steps of score matching at high noise fix the sign."""
+    problem, network = make_problem(), make_energy(schedule)
+    optimizer, t = torch.optim.Adam(network.parameters(), 1e-2), torch.full((200,), 0.9).double()
+    for _ in range(30):
+        x = problem.sample_noised(schedule.sigma(t), generator)
+        loss = (network(x, t) - AnalyticalScoreNetwork(problem, schedule)(x, t)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    modes, empty = problem.modes().double(), torch.tensor([[[0.25], [0.25]], [[0.75], [0.75]]]).double()
+    assert network.log_density(modes, t[:2]).min() > network.log_density(empty, t[:2]).max() + 1

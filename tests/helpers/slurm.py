@@ -46,11 +46,10 @@ def free_ports(number):
 @contextlib.contextmanager
 def running_slurm(folder):
     """Run it during the block, with SLURM_CONF set; skip the test where that cannot be."""
-    missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name)]
-    if missing or os.geteuid():
-        pytest.skip(
-            f"{', '.join(missing)} is not installed" if missing else "SLURM's daemons are started by root alone"
-        )
+    if missing := [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name)]:
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    if os.geteuid():
+        pytest.skip("SLURM's daemons are started by root alone")
     text = CONFIGURATION.format(*free_ports(2), host=socket.gethostname().partition(".")[0], folder=folder)
     (folder / "slurm.conf").write_text(text)
     (folder / "munge.key").write_bytes(secrets.token_bytes(64))

@@ -35,9 +35,8 @@ def test_density_and_score_agree_with_a_sum_in_forty_digits(law, generator):
     widths = torch.tensor([0.001, 0.02, 0.3, 0.8]).double()  # every point has its own
     x, unit = torch.rand(4, *law.shape, generator=generator).double(), torch.eye(math.prod(law.shape)).int().tolist()
     with mp.workdps(40):
-        points = [
-            (width, [*map(mp.mpf, one)]) for width, one in zip(widths.tolist(), x.flatten(1).tolist(), strict=True)
-        ]
+        rows = zip(widths.tolist(), x.flatten(1).tolist(), strict=True)
+        points = [(width, [*map(mp.mpf, one)]) for width, one in rows]
         exact = torch.tensor([float(log_density(width, *one)) for width, one in points], dtype=torch.double)
         slopes = [[float(mp.diff(partial(log_density, width), one, k)) for k in unit] for width, one in points]
     # Rounding: the exponents are up to size / 8 sigma_eff^2, and the modes' shares are exponentials of them.

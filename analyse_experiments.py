@@ -1,15 +1,16 @@
 """Draws samples from trained experiments and the exact score; writes pictures, videos, numbers and a page of it all.
 `--help` explains. Everything heavy is imported after the command line is understood."""
 
-import argparse
 import signal
+
+if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from utils.files import UserError, error_message, run_command
 

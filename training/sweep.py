@@ -4,10 +4,14 @@ A training uses one thread, so several runs are at work at once. Each Dask worke
 and evaluates one run after another; all state is in the folders of the runs.
 """
 
+import signal
+
+if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import logging
 import shlex
-import signal
 import sys
 import threading
 import time
@@ -18,9 +22,6 @@ from datetime import timedelta
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from tqdm import tqdm
 

@@ -1,17 +1,18 @@
 """Trains one experiment: merge and validate the configuration, then start, continue or leave the run."""
 
+import signal
+
+if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import contextlib
 import os
 import shlex
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Sequence
-
-if __name__ == "__main__":  # a Ctrl-C in the seconds that the imports take ends this at once, without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 

@@ -147,8 +147,7 @@ class RunLogger(TensorBoardLogger):
 
 class ScorePicture(Callback):
     """A picture of the score for TensorBoard, every so many epochs. `make` returns the function that draws a network's
-    score as PNG, under a title. It is called with the first picture and imports matplotlib: a sweep without pictures
-    does without it."""
+    score as PNG, under a title. It imports matplotlib, so it is called only when the first picture is due."""
 
     def __init__(self, tag: str, every_n_epochs: int, make: Callable[[], Callable[[ScoreNetwork, str], bytes]]):
         self.tag, self.every_n_epochs, self.make = tag, every_n_epochs, cache(make)

@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run, put together. Apart from train.py because importing Lightning takes seconds."""
+"""The Lightning trainer of a run, put together. Separate from train.py because importing Lightning takes seconds."""
 
 import logging
 import os

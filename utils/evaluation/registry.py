@@ -35,7 +35,7 @@ PER_BIN |= {"circulation": 20, "data": 20}
 
 @dataclass(frozen=True)
 class Effort:
-    """Numbers of points: two to four seconds on one core, with errors that are small against what training does."""
+    """Numbers of points: two to four seconds on one core, with errors that are small beside those of a training."""
 
     path_kl: int = 20_000
     per_bin: Mapping[str, int] = field(default_factory=PER_BIN.copy)

@@ -1,4 +1,4 @@
-"""How close the learned score is to the exact one, at points. D = s_theta - s is its error, sigma D that of sigma s."""
+"""How close the learned score s_theta is to the exact one, at points. D is its error, sigma D that of sigma s_theta."""
 
 import math
 
@@ -132,7 +132,7 @@ def score_error_ridges(subject: Subject, variant: str, where: str) -> Estimate:
 @metric("score error of the training set")
 def data_limit(subject: Subject) -> tuple[Estimate, Curve]:
     """Rms over components of sigma (s_data - s) at noised points, s_data the exact score of the noised training set;
-    over times at which more than 100 configurations make it at half of the points, so that it means something. Where
+    over times at which more than 100 configurations contribute at half of the points, so that it means something. Where
     a network's error is as large, more data would help it; where it is larger, better training would."""
     x, t = points_at("noised", subject.truth, subject.effort.per_bin["data"], subject.generator("training set"))
     centres = subject.problem.permuted(subject.training_set)
@@ -140,7 +140,7 @@ def data_limit(subject: Subject) -> tuple[Estimate, Curve]:
     squares = (score - subject.truth(x, t)).double().square().mean((-2, -1)).view(BINS, -1)
     known = number.view(BINS, -1).median(1).values > MIN_CONFIGURATIONS
     if not known.any():
-        raise NoValue(f"fewer than {MIN_CONFIGURATIONS} configurations make it at any time")
+        raise NoValue(f"fewer than {MIN_CONFIGURATIONS} configurations contribute at any time")
     curve = Curve.of([Estimate.of_root_mean(row) if use else None for row, use in zip(squares, known, strict=True)])
     return Estimate.of_root_mean(squares[known]), curve
 

@@ -3,7 +3,7 @@
     N_e(x) = sum_j w_j sigma grad log K(x | y_j),    w_j = K(x | y_j) / sum_k K(x | y_k),
 
 K the product over components of the wrapped normal. Of all functions of (x, t) it has the lowest score-matching loss
-on these configurations. 1 / sum_j w_j^2 is the effective sample size: how many of them make it.
+on these configurations. 1 / sum_j w_j^2 is the effective sample size: how many of them contribute.
 """
 
 import torch

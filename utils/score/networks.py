@@ -127,7 +127,7 @@ class EnergyNetwork(Perceptron):
 
     phi is the mean over all permutations of the atoms of one output of the perceptron, and highest where the data are.
     About a mode of width sigma_d, grad log p_t has the size 1 / sqrt(sigma^2 + sigma_d^2): the factor, with l of the
-    order of sigma_d, leaves to grad phi a size of order 1 at all t.
+    order of sigma_d, keeps grad phi of order 1 at all t.
     """
 
     def __init__(self, architecture: "Energy", schedule: NoiseSchedule, shape: tuple[int, int]):

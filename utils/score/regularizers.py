@@ -80,7 +80,7 @@ class FokkerPlanck(Regularizer):
     """|eps|^2, the squared residual of the Fokker-Planck equation of the score (Lai et al. 2022).
 
     On any diffusion d_t s = sigma sigma_dot grad(div s + |s|^2). The residual is the difference of both sides
-    (`score_fpe`), or that of the form d_t s = sigma sigma_dot (2 (s.grad) s + lap s), equal to it where s is a
+    (`score_fpe`), or that of both sides of d_t s = sigma sigma_dot (2 (s.grad) s + lap s), equal to it where s is a
     gradient (`advective`). It grows like 1/sigma; the dimensionless eps_hat = sigma^2 eps / sigma_dot does not.
     s = 0 solves the equation: away from the data, where score matching says nothing, the penalty pulls the score to 0.
     """
@@ -139,9 +139,9 @@ class DualScoreMatching(Regularizer):
     that has a log-density (Guth et al. 2025).
 
     d_t log p_t = E[d_t log K | x_t], so it is score matching in time, and relates the density of separate modes. K
-    obeys the diffusion equation: d_t log K = sigma sigma_dot (lap log K + |grad log K|^2). phi learns the c(t)
-    of log p_t = phi / r + c(t) as well: log p_theta = phi / r becomes log p_t up to one constant. A score of zero does
-    not satisfy it.
+    obeys the diffusion equation: d_t log K = sigma sigma_dot (lap log K + |grad log K|^2). phi also learns the c(t) of
+    log p_t = phi / r + c(t), so log p_theta = phi / r equals log p_t up to one constant, the same at all t. A score of
+    zero does not satisfy it.
     """
 
     needs_log_density: ClassVar[bool] = True
@@ -162,7 +162,7 @@ class DualScoreMatching(Regularizer):
 class EmpiricalRegression(Regularizer):
     """|N_theta - N_e|^2, N_e the normalised score of configurations drawn from the training set, with all orderings of
     the atoms, as if they were all the data (Xu et al. 2023; utils/physics/empirical.py), at points where at least
-    `min_effective_sample_size` of them make it: like the analytical regression, without the exact score."""
+    `min_effective_sample_size` of them contribute: like the analytical regression, without the exact score."""
 
     type: Literal["empirical_regression"] = "empirical_regression"
     references: Annotated[int, Field(ge=2, le=10**5)] | None = 256  # null: the whole training set

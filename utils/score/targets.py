@@ -58,8 +58,8 @@ class StableTargets(Target):
 
     over references y_j from the training set under all permutations of the atoms, drawn anew for every block of points.
     With finitely many it is biased, by about 1 / (effective sample size of the weights), and at low noise that ruins
-    it: T stays where this size is below `min_effective_sample_size`. It starts at the noisiest points, and ends after
-    the first block where fewer than half of the points reach that size.
+    it: T stays where this size is below `min_effective_sample_size`. Averaging goes from the noisiest points down, and
+    stops after the first block where fewer than half of the points reach that size.
     """
 
     type: Literal["stable"]

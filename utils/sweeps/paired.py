@@ -1,7 +1,7 @@
 """What many runs say over seeds: runs that differ in the seed alone make a group, compared with its baseline.
 
 Equal seeds see equal data, initial weights and noise, so two ways of training are compared seed by seed, and what they
-share cancels. Intervals are Student's t, of means and of paired differences: they suppose that the numbers are about
+share cancels. Intervals are Student's t, of means and of paired differences: they assume that the numbers are roughly
 normal over seeds. (No sign-flip test of five pairs can go below p = 0.06: for a claim, take more seeds.)
 """
 

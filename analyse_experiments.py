@@ -19,7 +19,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(
         description="Samples, pictures, a video and numbers for each experiment. Without --experiments: the exact "
-        "score (analytical) and every experiment that has a checkpoint. What was analysed before into the same folder "
+        "score (analytical) and every experiment that was trained. What was analysed before into the same folder "
         "stays in the comparison. Exit status 1: some experiment could not be analysed, the others were."
     )
     add = parser.add_argument
@@ -69,9 +69,9 @@ def analyse(options: argparse.Namespace) -> list[str]:
         results = options.results or output / "sweeps" / options.sweep / "results.csv"
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
     configure(ANALYTICAL)  # raises where base_config.yaml is wrong: then no run can be analysed
-    # The base study, trained or not, and what else was trained.
-    trained = [e for e in find_experiments() if e in BASE_STUDY or Run(e, options.run_name).configuration_file.exists()]
-    names = [name.partition("/") for name in dict.fromkeys(options.experiments or [ANALYTICAL, *trained])]
+    trained = [e for e in find_experiments() if Run(e, options.run_name).configuration_file.exists()]
+    names = options.experiments or [ANALYTICAL, *(trained or BASE_STUDY)]  # whose messages say how to train it
+    names = [name.partition("/") for name in dict.fromkeys(names)]
     # Run refuses unknown names.
     runs = [Run(name, "run1" if name == ANALYTICAL else run or options.run_name) for name, _, run in names]
     output.mkdir(parents=True, exist_ok=True)

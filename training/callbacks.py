@@ -61,8 +61,9 @@ class LastCheckpoint(Checkpoint):
     these after the module's own on_train_epoch_end."""
 
     def __init__(self, run: Run, configuration: Configuration):
-        self.path, self.best_model_path = run.last_checkpoint, ""
+        self.path = run.last_checkpoint
         self.best = run.best_checkpoint if configuration.judges_last_weights else None
+        self.best_model_path = str(self.best) if self.best and self.best.exists() else ""
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:
@@ -71,10 +72,10 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         """Save, after the curves: a resumed run repeats none of the epochs before."""
         trainer.logger.save()
-        trainer.save_checkpoint(self.path)
-        if self.best:
-            with atomic_write(self.best) as temporary:
-                shutil.copyfile(self.path, temporary)
+        trainer.save_checkpoint(self.best or self.path)
+        if self.best:  # before last.ckpt, or a run that is stopped between them counts as finished with older weights
+            with atomic_write(self.path) as temporary:
+                shutil.copyfile(self.best, temporary)
             self.best_model_path = str(self.best)
 
 

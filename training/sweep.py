@@ -96,7 +96,9 @@ def sweep(options: Namespace) -> int:
     if output:
         from utils.reports.page import write_reports
 
-        failed += write_reports(output)
+        for line in (left_out := write_reports(output)):
+            print(line, file=sys.stderr)
+        failed += left_out
     return int(bool(failed))
 
 

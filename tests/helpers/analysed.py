@@ -67,8 +67,9 @@ def without_figures(patch, *names):
 
 
 def with_few_metrics(patch):
-    """Let two metrics be all, and nothing be made that only pictures need."""
-    patch.setattr(registry, "METRICS", {name: registry.METRICS[name] for name in ("path_kl", "stray_fraction")})
+    """Let a few metrics be all, and nothing be made that only pictures need."""
+    few = {name: registry.METRICS[name] for name in ("path_kl", "stray_fraction", "radial_p_value")}
+    patch.setattr(registry, "METRICS", few)
     without_figures(patch, "reports.experiment.draw_score_error", *OF_SEVERAL)
 
 

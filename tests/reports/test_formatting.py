@@ -24,8 +24,8 @@ def test_no_number_is_too_odd_to_write():
         assert (" ± " in with_interval(value, half, sign=True)) == has_interval
 
 
-def test_half_width_is_that_of_the_estimates_own_interval_or_else_the_normal_one():
+def test_half_width_is_the_longer_side_of_the_estimates_own_interval_or_else_the_normal_one():
     """0.95 of a normal distribution lies within 1.959964 standard deviations."""
     assert half_width(Estimate(0.5, 0.1, 10)) == pytest.approx(0.1959964, abs=1e-7)
-    assert half_width(Estimate(0.0, 0.0, 50, (0.0, 0.07))) == 0.035
+    assert half_width(Estimate(0.0, 0.0, 50, (0.0, 0.07))) == 0.07
     assert half_width(Estimate(0.5, None, 1)) == 0

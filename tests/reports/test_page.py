@@ -69,7 +69,7 @@ def test_numbers_are_shown_as_they_are_and_what_is_missing_as_a_dash_with_its_re
     write_run(tmp_path, "whole", numbers(0.3, share, math.nan))
     write_run(tmp_path, "odd", {"stray_fraction": -math.inf}, left_out={"path_kl": "the score diverges"})
     page = read()
-    assert page.row("whole")[1:] == ["0.300 ± 0.020", "2.13 ± 0.28", "not a number"]  # alone, so none is the best
+    assert page.row("whole")[1:] == ["0.300 ± 0.020", "2.13 ± 0.30", "not a number"]  # alone, so none is the best
     assert page.row("odd")[1:] == ["– the score diverges", "-inf", "– no value"]  # noqa: RUF001
     assert page.row("experiment")[2] == "strays %, ↓ lower is better" and "Unit: %." in page.text
     assert "0.0213" in page.attributes("data-value", "td")  # by which it is sorted
@@ -88,7 +88,8 @@ def test_what_a_reader_should_know_first_is_said(tmp_path, read):
     assert "not all sampled in the same way" in page and "number of samples 50" in page
     assert "Know first a note other: best.ckpt is damaged or missing, these are the weights of the last epoch" in page
     assert "other: the validation loss ended 8 % above its lowest value" in page
-    assert "other: trained for 12 epochs, others for up to 200" in page and "no_regularizer: trained" not in page
+    assert "other: its weights are those after 12 epochs, others have up to 200" in page
+    assert "no_regularizer: its weights" not in page
     write_run(tmp_path, "other", numbers(0.3), epochs=300, finished=False)
     assert "other: its training is not finished; these are the weights after 300 epochs" in read().text
 

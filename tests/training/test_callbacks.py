@@ -52,7 +52,7 @@ def test_what_a_checkpoint_does_not_repeat_is_on_disk(monkeypatch):
     save, write, found = AtomicCheckpointIO.save_checkpoint, RecordWriter.write, []
 
     def look_and_save(self, checkpoint, path, storage_options=None):
-        if Path(path).name == "last.ckpt":
+        if Path(path).name == "best.ckpt":
             found.append((checkpoint["epochs_done"], len(events(Path(path).parent.parent)[0]["learning_rate"])))
         save(self, checkpoint, path, storage_options)
 

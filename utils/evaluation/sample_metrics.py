@@ -1,7 +1,7 @@
 """How close samples are to the exact distribution p_0 at the end of the sampler.
 
-All are written in the standardised displacement of a sample: that from its nearest mode, over the mode's width. Its length
-r has a chi distribution; a sample beyond the law's `stray_radius` is a stray, the others are the cores.
+All are written in the standardised displacement of a sample: that from its nearest mode, over the mode's width. Its
+length r has a chi distribution; a sample beyond the law's `stray_radius` is a stray, the others are the cores.
 """
 
 import functools

@@ -86,7 +86,7 @@ def compare(output: Path) -> tuple[str, list[str]]:
     groups = by_problem(records := read_records(output, problems))
     for name in [*FIGURES, "samples_comparison", "learning_curves", "marginal_distribution"]:
         for path in output.glob(f"{name}*.png"):  # of runs that may be gone
-            path.unlink()
+            path.unlink(missing_ok=True)
     for number, group in enumerate(groups, 1):
         _draw(group, output, f"_{number}" if number > 1 else "", problems)
     write_results(output / "summary.csv", [row_of(record) | {"problem": record.problem_in_words} for record in records])
@@ -181,4 +181,4 @@ def notes_on(records: Sequence[Record]) -> Iterator[str]:
         if not record.facts.get("finished", True):  # which older files do not say
             yield f"{record.title}: its training is not finished; these are the weights after {epochs} epochs"
         elif 0 < epochs < most:
-            yield f"{record.title}: trained for {epochs} epochs, others for up to {most}"
+            yield f"{record.title}: its weights are those after {epochs} epochs, others have up to {most}"

@@ -69,7 +69,10 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
 
 def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:
     """Return whether the output folder holds the analysis of a run as it is now, sampled in this way."""
-    return kept(folder_of(loaded.run, output) / "metrics.json", **facts_of(loaded, sampling)) is not None
+    record = kept(path := folder_of(loaded.run, output) / "metrics.json", **facts_of(loaded, sampling))
+    if record is None or "figures" not in record.facts["wall_clock_seconds"]:  # which is written last
+        return False
+    return loaded.checkpoint is None or loaded.checkpoint.stat().st_mtime <= path.stat().st_mtime
 
 
 def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool) -> None:
@@ -78,6 +81,8 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool)
     record, states, seconds = evaluate_run(loaded, sampling, folder, progress=True)
     print(record.title)
     record.write(seconds)  # the numbers first: a failing video should not lose them
+    for old in (*folder.glob("[!.]*.png"), folder / "score_field.mp4"):  # no picture of other weights beside them
+        old.unlink(missing_ok=True)
     with atomic_write(folder / "samples.npz") as temporary:
         np.savez_compressed(temporary, samples=states[0.0].numpy(), **sampling.model_dump())
     began, title = time.perf_counter(), record.title
@@ -87,11 +92,12 @@ def analyse(loaded: Loaded, sampling: Sampling, output: Path, keep_frames: bool)
         plane = Plane(configuration.toy_problem)
         maps = magnitude_maps(loaded.network, configuration.build_truth(), torch.tensor(MAP_TIMES))
         save(figures.maps_figure(MAP_TIMES, maps, plane, f"{title}\n{plane.note}".rstrip()), folder / "maps.png")
-        seconds["figures"] = time.perf_counter() - began
+        drawn = time.perf_counter()
         draw_video(loaded, title, folder, keep_frames)
-        seconds["video"] = time.perf_counter() - began - seconds["figures"]
+        seconds["video"] = time.perf_counter() - drawn
     else:
         print("  no maps.png and no score_field.mp4: one atom in one dimension has no plane to show a field on")
+    seconds["figures"] = time.perf_counter() - began - seconds.get("video", 0.0)
     record.write(seconds)
 
 

@@ -17,9 +17,9 @@ EXPLANATION = (
 
 
 def half_width(estimate: Estimate) -> float:
-    """Return half of the 95 % interval of a measurement: its own where it has one, else 1.96 standard errors."""
+    """Return half of the 95 % interval of a measurement: 1.96 standard errors, or the longer side of its own."""
     if estimate.interval:
-        return (estimate.interval[1] - estimate.interval[0]) / 2
+        return max(estimate.interval[1] - estimate.value, estimate.value - estimate.interval[0])
     return float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * (estimate.standard_error or 0.0)
 
 

@@ -40,8 +40,10 @@ def entry_of(record: Record) -> dict[str, Any]:
     missing, or are not those that the record is about."""
     facts = record.facts
     loaded = load_run(run := Run(facts["experiment"], facts["run"]))
-    if loaded.configuration.key() != facts["key"]:
-        raise UserError(f"{run.title}: trained with other settings since it was analysed; analyse it again")
+    if record.is_control:  # of its own problem
+        loaded = loaded._replace(configuration=loaded.configuration.model_copy(update=dict(record.problem)))
+    if (loaded.configuration.key(), loaded.epochs) != (facts["key"], facts["epochs"]):
+        raise UserError(f"{run.title}: trained with other settings, or on, since it was analysed; analyse it again")
     names = ("experiment", "run", "oracle", "training_seed", "epochs", "code_version", "sampling")
     about = {name: facts[name] for name in names} | {"title": record.title, "problem": record.problem_in_words}
     metrics = {m.name: record.estimates[m.name]._asdict() for m in _shown() if m.name in record.estimates}

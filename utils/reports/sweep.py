@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.evaluation.registry import METRICS, complete
+from utils.evaluation.registry import complete, describe
 from utils.files import UserError, atomic_write, error_message, write_text
 from utils.plots.figures import weights_figure
 from utils.plots.style import save
@@ -37,7 +37,8 @@ def report_sweep(name: str, only: Sequence[str] | None, sampling: Sampling, resu
                 problems.append(f"{run.title}: not finished, left out")
                 continue
             key = read_configuration(run.configuration_file).key()
-            if key not in rows or not complete(name for name, value in rows[key].items() if value):
+            held = key in rows and complete(name for name, value in rows[key].items() if value)
+            if run.metrics_file.exists() or not held:  # its own numbers come first: it may be trained anew
                 rows[key] = row_of(evaluated(run, sampling))
             chosen.append(key)
         except (UserError, OSError) as error:
@@ -95,7 +96,8 @@ def _ratio(log: Mean | None) -> str:
 
 def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
     """Write summary.csv with all metrics, table.json for the page, and a figure for each table with several weights."""
-    names = [name for name in METRICS if any(name in group.row for group in groups)]
+    columns = dict.fromkeys(column for group in groups for column in group.row)
+    names = {column: about for column in columns if (about := describe(column))}
     parts = ("mean", "half_width", "difference", "difference_half_width", "p_value", "ratio", "ratio_low", "ratio_high")
     facts = ("experiment", "training_settings", "regularizer_settings", "weight", "oracle")
     rows: list[list[object]] = [[*facts, "seeds", *(f"{name}_{part}" for name in names for part in parts)]]
@@ -103,7 +105,7 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
         row: list[object] = [*(group.row[fact] for fact in facts), len(group.runs)]
         for name in names:
             row += (group.mean(name) or ("", ""))[:2] + (group.difference(name) or ("", "", ""))[:3]
-            log = group.log_ratio(name) if METRICS[name].better else None  # a ratio of p-values says nothing
+            log = group.log_ratio(name) if names[name].better else None  # a ratio of p-values says nothing
             row += np.exp(log.ends).tolist() if log else ("", "", "")
         rows.append(row)
     with atomic_write(folder / "summary.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -112,7 +114,7 @@ def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
     tables = {heading: table(some) for heading, some in found.items()}
     write_text(folder / "table.json", json.dumps({"title": title, "tables": tables}, indent=1) + "\n")
     for path in folder.glob("weights*.png"):
-        path.unlink()
+        path.unlink(missing_ok=True)
     figures = [(heading, panes) for heading, some in found.items() if (panes := weights_panes(some))]
     for number, (heading, panes) in enumerate(figures, 1):
         ending = f"_{number}" if number > 1 else ""
@@ -127,7 +129,7 @@ def weights_panes(groups: Sequence[Group]) -> dict[str, tuple[dict[str, list[np.
             name = ", ".join(filter(None, [group.row["experiment"], group.row["regularizer_settings"]]))
             curves[name].append(group)
     several = {name: some for name, some in curves.items() if len(some) > 1}
-    baseline = next((group for group in groups if group.weight is None), None)
+    baseline = next((group for group in groups if group.row["group"] == group.row["baseline"]), None)
     panes = {}
 
     def shown(group, metric):

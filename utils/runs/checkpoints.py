@@ -66,7 +66,7 @@ class Loaded(NamedTuple):
     configuration: Configuration
     network: ScoreNetwork
     checkpoint: Path | None
-    epochs: int = 0  # of weights without a checkpoint
+    epochs: int = 0  # behind these weights
 
 
 def load_run(run: Run, fall_back: bool = False) -> Loaded:
@@ -84,14 +84,14 @@ def load_run(run: Run, fall_back: bool = False) -> Loaded:
     faults: list[BadCheckpoint] = []
     for path in (run.best_checkpoint, run.last_checkpoint)[: 1 + fall_back]:
         try:
-            network = network_of(read_checkpoint(path), path, configuration)
+            network = network_of(checkpoint := read_checkpoint(path), path, configuration)
         except BadCheckpoint as fault:
             faults.append(fault)
             continue
         if faults:
             text = f"taking {path.name} beside it, the weights of the last epoch instead of the best"
             print(f"{faults[0]}; {text}", file=sys.stderr)
-        return Loaded(run, configuration, network.eval(), path)
+        return Loaded(run, configuration, network.eval(), path, checkpoint.get("epochs_done", 0))
     raise BadCheckpoint("\n".join(map(str, faults))) from faults[-1]
 
 

@@ -57,6 +57,7 @@ def rise_of_validation_loss(path: Path) -> float | None:
     there are fewer epochs, or no file that can be read."""
     try:
         loss = read_curves(path)["score_matching_loss/validation"]
+        loss = loss[np.isfinite(loss)]  # a training that ended in an infinite loss has written it
     except (UserError, OSError):
         return None
     if len(loss) < SMOOTHED:

@@ -18,7 +18,7 @@ from torch import Tensor
 from utils.evaluation.estimates import Curve, Estimate
 from utils.evaluation.registry import Subject, complete, describe, evaluate
 from utils.files import UserError, write_text
-from utils.runs.checkpoints import Loaded, is_finished, load_run, read_checkpoint
+from utils.runs.checkpoints import Loaded, is_finished, load_run
 from utils.runs.configuration import INCIDENTAL, Configuration, Problem, difference
 from utils.runs.curves import rise_of_validation_loss, what_ran_away
 from utils.runs.loading import configure, read_configuration
@@ -138,16 +138,16 @@ def evaluated(run: Run, sampling: Sampling) -> Record:
 
 def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
     """Return what was trained, how it was sampled, and by which code."""
-    run, configuration = loaded.run, loaded.configuration
+    run, configuration, is_last = loaded.run, loaded.configuration, loaded.configuration.judges_last_weights
     changes = difference(configure(ANALYTICAL), configuration).items()
     return {
         "experiment": run.experiment,
         "run": run.name,
         **what_was_trained(run, configuration),
-        "epochs": read_checkpoint(loaded.checkpoint)["epochs_done"] if loaded.checkpoint else loaded.epochs,
+        "epochs": loaded.epochs,
         "finished": loaded.checkpoint is None or is_finished(run),
         "checkpoint": loaded.checkpoint and loaded.checkpoint.name,  # last.ckpt where best.ckpt is damaged or missing
-        "rise_of_validation_loss": None if run.experiment == ANALYTICAL else rise_of_validation_loss(run.curves_file),
+        "rise_of_validation_loss": rise_of_validation_loss(run.curves_file) if is_last else None,
         "code_version": code_version(),
         "sampling": sampling.model_dump(),
         "network_evaluations_per_sample": sampling.network_evaluations,

@@ -277,10 +277,8 @@ function readColours() {
     return low.map((channel, c) => Math.round(channel + (part - stop) * (high[c] - channel)));
   });
   colours.densityChannels = channels("density");
-  for (const pane of panes) {
-    pane.drawn = "";
-    pane.entry?.cache.forEach((found) => (found.picture = null));
-  }
+  for (const pane of panes) pane.drawn = "";
+  for (const { cache } of [...entries, ...exacts.values()]) cache.forEach((found) => (found.picture = null));
 }
 
 function pictureOf(size, pixel) {
@@ -578,7 +576,7 @@ function chooseProblem(problem) {
     pane.choices = choices;
     const options = choices.map(({ title, mark }, i) => new Option(mark ? `${title} (${mark})` : title, i));
     pane.select.replaceChildren(...options);
-    pane.entry = choices[pane.side === "left" ? 1 : 0];
+    pane.entry = choices[pane.side === "left" ? 1 : 0] ?? choices[0];
     pane.select.value = choices.indexOf(pane.entry);
     pane.drawn = "";
   }

@@ -1,15 +1,17 @@
 """The analysis of a run: everything that was promised is written, opens, and says what was done."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from analysed import SAMPLING, analyse, cheaply, leave_run, with_few_points
+from analysed import SAMPLING, analyse, cheaply, leave_run, with_few_metrics, with_few_points
 from conftest import OTHERS, ROOT, copy_training, use_training_folder
 from PIL import Image
 
@@ -116,6 +118,22 @@ def test_control_is_analysed_again_only_where_it_was_sampled_otherwise(training,
     written = {"metrics.json", "samples.npz", "radial_distribution.png", "score_error.png"}
     assert {path.name for path in experiment.folder_of(run, tmp_path).iterdir()} == written
     assert "no maps.png and no score_field.mp4" in capsys.readouterr().out
+
+
+def test_analysis_that_was_interrupted_or_is_of_older_weights_is_made_again(training, tmp_path, monkeypatch):
+    cheaply(monkeypatch)
+    with_few_metrics(monkeypatch)
+    run = leave_run("no_regularizer")
+    folder = experiment.folder_of(run, tmp_path)
+    experiment.analyse_run(run, SAMPLING, tmp_path)
+    assert experiment.is_analysed(load_run(run), SAMPLING, tmp_path) and (folder / "maps.png").exists()
+    os.utime(run.best_checkpoint, (2e9, 2e9))  # it is of the same settings, and newer
+    assert not experiment.is_analysed(load_run(run), SAMPLING, tmp_path)
+    monkeypatch.setattr(experiment, "draw_samples", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        experiment.analyse_run(run, SAMPLING, tmp_path)
+    os.utime(run.best_checkpoint, (0, 0))
+    assert not experiment.is_analysed(load_run(run), SAMPLING, tmp_path) and not [*folder.glob("*.png")]
 
 
 def test_frames_are_kept_where_that_is_asked_for(tmp_path, monkeypatch):

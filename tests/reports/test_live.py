@@ -11,7 +11,9 @@ from conftest import ROOT
 from scipy import stats
 from trained import equal
 
-from utils.reports.live import main, write_live, write_live_of
+from utils.files import UserError
+from utils.reports.experiment import control_of
+from utils.reports.live import entry_of, main, write_live, write_live_of
 from utils.reports.page import write_page
 from utils.runs import load_score_network
 from utils.runs.checkpoints import load_run
@@ -239,3 +241,16 @@ def test_a_page_of_own_runs_is_linked_and_leaves_out_what_it_cannot_show(tmp_pat
     assert '"left_out": ["no_regularizer, three"]' in (tmp_path / "live.html").read_text()
     write_live_of([cube], tmp_path)
     assert not (tmp_path / "live.html").exists()
+
+
+def test_a_page_has_the_exact_score_of_each_problem_and_no_weights_that_were_trained_on(tmp_path, training):
+    two = ["toy_problem.equilibrium_relative_coordinates=[[0.2],[0.6]]"]
+    own = write_analysis(tmp_path, run := leave_run("no_regularizer", "two", *two), path_kl=0.1)
+    control = control_of(load_run(run))
+    facts = facts_of(control, Sampling()) | {"run": control.run.name}
+    exact = write_run(tmp_path, ANALYTICAL, {"path_kl": 0.0}, **{k: v for k, v in facts.items() if k != "experiment"})
+    write_live_of([exact, own], tmp_path)
+    assert (tmp_path / "live.html").read_text().count('"path KL, nats": "0.') == 2
+    torch.save(torch.load(run.best_checkpoint) | {"epochs_done": 9}, run.best_checkpoint)
+    with pytest.raises(UserError, match="or on, since it was analysed"):
+        entry_of(own)

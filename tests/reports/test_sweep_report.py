@@ -53,6 +53,8 @@ def test_means_and_paired_differences_agree_on_terminal_page_and_in_files(texts,
     shown = [1, 1.899, 1.899 - 0.999 * half, 1.899 + 0.999 * half]  # weight, mean, and the band
     assert [part[1] for part in curves[FOKKER_PLANCK]] == pytest.approx(shown)
     assert stripe == pytest.approx([2, 2 - half, 2 + half])
+    other = row_of(make_record("stable_targets", "seed=0", path_kl=7.0))  # without a regularizer, but not plain
+    assert weights_panes(groups([other, *make_rows(0.5, 1.0)], [other]))["path KL, nats"][1] is None
     on_figure = set(texts[folder / "weights.png"])  # of what no run has there is no pane
     assert {"path KL, nats", FOKKER_PLANCK} <= on_figure and "ODE KL, nats" not in on_figure
 
@@ -73,6 +75,12 @@ def test_runs_are_known_by_what_was_trained_and_what_is_left_out_is_named(texts,
     run.folder.parent.rename(run.folder.parent.with_name("again"))
     assert analyse(tmp_path, "--sweep", "again", *words) == 1
     assert rows_of(tmp_path / "sweeps/again/summary.csv") == rows_of(tmp_path / "sweeps/idea/summary.csv")
+    (file,) = run.folder.parent.with_name("again").glob("*/metrics.json")
+    content = json.loads(file.read_text())
+    content["metrics"]["path_kl"]["value"] = 5.0  # as of a run that was trained again by other code
+    file.write_text(json.dumps(content))
+    assert analyse(tmp_path, "--sweep", "again", *words) == 1
+    assert [row["path_kl_mean"] for row in rows_of(tmp_path / "sweeps/again/summary.csv")] == ["5.0"]
 
 
 def test_metric_is_one_function_and_appears_everywhere_beside_old_rows(texts, tmp_path, capsys, monkeypatch):

@@ -37,6 +37,8 @@ def test_loss_that_ends_far_above_its_lowest_value_is_named(tmp_path):
     assert rise_of_validation_loss(path) == pytest.approx(0.5 / 0.454 - 1)
     assert "ended 10 % above its lowest value" in what_ran_away(rise_of_validation_loss(path))
     assert what_ran_away(0.019) == what_ran_away(None) == ""
+    written.append(41, {LOSS: math.inf})  # the epoch that ends such a training
+    assert rise_of_validation_loss(path) == pytest.approx(0.5 / 0.454 - 1)
     path.write_text("damaged")
     assert rise_of_validation_loss(path) is None
 

@@ -120,6 +120,12 @@ def test_run_is_evaluated_once_and_again_where_it_or_its_sampling_changed(traini
     assert evaluated(run, more).facts["training_seed"] == 9 and len(drawn) == 3
 
 
+def test_epochs_are_those_of_the_weights_where_the_training_goes_on_meanwhile(training):
+    loaded = load_run(run := leave_run("no_regularizer", epochs=2))
+    torch.save(torch.load(run.best_checkpoint) | {"epochs_done": 4}, run.best_checkpoint)
+    assert facts_of(loaded, SAMPLING)["epochs"] == 2
+
+
 def test_network_whose_samples_are_no_numbers_is_left_out(tmp_path):
     configuration = configure("no_regularizer")
     network = configuration.build_network()

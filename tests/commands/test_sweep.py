@@ -18,6 +18,7 @@ import torch
 from analysed import SAMPLING, leave_run, with_few_metrics, with_few_points
 from conftest import use_training_folder
 from grids import FP, NO, SHORT, grid, make_quick_clone, start, until
+from tqdm import tqdm
 from trained import equal
 
 from training.lightning_module import ScoreMatching
@@ -219,7 +220,8 @@ def test_sweep_that_loses_a_worker_is_stopped_and_killed_ends_as_others(copy, wh
 
 def test_worker_that_is_too_busy_to_answer_does_not_hide_that_it_was_stopped(scheduler, tmp_path, monkeypatch):
     with_few_metrics(monkeypatch)
-    monkeypatch.setattr("training.sweep._progress", Mock(side_effect=KeyboardInterrupt))
+    stopped_here = type("Bar", (tqdm,), {"set_postfix_str": Mock(side_effect=KeyboardInterrupt)})
+    monkeypatch.setattr("training.sweep.tqdm", stopped_here)
     monkeypatch.setattr(distributed.Client, "unregister_worker_plugin", Mock(side_effect=TimeoutError))
     words = "--config", grid(tmp_path / "g.yaml", (NO, SHORT), name="busy", seeds=[0])
     assert sweep_here(*words, "--scheduler", scheduler) == 130  # and not 2, as after an error

@@ -70,7 +70,7 @@ def analyse(options: argparse.Namespace) -> list[str]:
         return report_sweep(options.sweep, options.experiments, sampling, results, output)
     configure(ANALYTICAL)  # raises where base_config.yaml is wrong: then no run can be analysed
     trained = [e for e in find_experiments() if Run(e, options.run_name).configuration_file.exists()]
-    names = options.experiments or [ANALYTICAL, *(trained or BASE_STUDY)]  # whose messages say how to train it
+    names = options.experiments or [ANALYTICAL, *(trained or BASE_STUDY)]  # untrained, it is told how to train it
     names = [name.partition("/") for name in dict.fromkeys(names)]
     # Run refuses unknown names.
     runs = [Run(name, "run1" if name == ANALYTICAL else run or options.run_name) for name, _, run in names]

@@ -63,7 +63,8 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, run: Run, configuration: Configuration):
         self.path = run.last_checkpoint
         self.best = run.best_checkpoint if configuration.judges_last_weights else None
-        self.best_model_path = str(self.best) if self.best and self.best.exists() else ""
+
+    best_model_path = property(lambda self: str(self.best) if self.best and self.best.exists() else "")
 
     def on_train_epoch_end(self, trainer: Trainer, module: ScoreMatching) -> None:
         if module.epochs_done % SAVE_EVERY_N_EPOCHS == 0:
@@ -76,7 +77,6 @@ class LastCheckpoint(Checkpoint):
         if self.best:  # before last.ckpt, or a run that is stopped between them counts as finished with older weights
             with atomic_write(self.path) as temporary:
                 shutil.copyfile(self.best, temporary)
-            self.best_model_path = str(self.best)
 
 
 class StopCleanly(Callback):

@@ -1,5 +1,6 @@
 """The Lightning trainer of a run, put together. Separate from train.py because importing Lightning takes seconds."""
 
+import gc
 import logging
 import os
 import threading
@@ -64,6 +65,8 @@ def fit(run: Run, configuration: Configuration, epochs_done: int = 0, stop: thre
     try:
         with signals_to():
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            del trainer, module, data
+            gc.collect()  # now, while signals are only noted: one that raises in a destructor of Lightning's is lost
     except SystemExit as error:  # Lightning's answer to a Ctrl-C that no epoch waits for
         raise KeyboardInterrupt from error
     finally:

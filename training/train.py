@@ -137,8 +137,7 @@ def fit(
     last = read_state(run)
     if reason := why_finished(last, configuration):
         print(f"{run.title}: {reason}. The run is in {run.folder}\nPictures and numbers: {run.analysis}")
-        rise = rise_of_validation_loss(run.curves_file) if configuration.judges_last_weights else None
-        if warning := what_ran_away(rise):
+        if warning := what_ran_away(rise_of_validation_loss(run.curves_file)):
             print(f"{run.title}: {warning}", file=sys.stderr)
         return 0
     command = f"{run.command} {shlex.join(overrides)}".rstrip()

@@ -71,7 +71,7 @@ class Law(Settings):
         positions = self.components[0].positions
         return len(positions), len(positions[0])
 
-    has_plane = property(lambda law: law.shape != (1, 1))  # whether there are two components to span one
+    has_plane = property(lambda law: law.shape != (1, 1))  # whether there are two components to span a plane
 
     @property
     def assignments(self) -> list[tuple[int, ...]]:

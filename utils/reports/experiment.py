@@ -70,7 +70,7 @@ def analyse_run(run: Run, sampling: Sampling, output: Path, keep_frames: bool = 
 def is_analysed(loaded: Loaded, sampling: Sampling, output: Path) -> bool:
     """Return whether the output folder holds the analysis of a run as it is now, sampled in this way."""
     record = kept(path := folder_of(loaded.run, output) / "metrics.json", **facts_of(loaded, sampling))
-    if record is None or "figures" not in record.facts["wall_clock_seconds"]:  # which is written last
+    if record is None or "figures" not in record.facts["wall_clock_seconds"]:  # it was interrupted
         return False
     return loaded.checkpoint is None or loaded.checkpoint.stat().st_mtime <= path.stat().st_mtime
 

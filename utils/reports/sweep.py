@@ -96,8 +96,7 @@ def _ratio(log: Mean | None) -> str:
 
 def write_sweep(groups: Sequence[Group], folder: Path, title: str) -> None:
     """Write summary.csv with all metrics, table.json for the page, and a figure for each table with several weights."""
-    columns = dict.fromkeys(column for group in groups for column in group.row)
-    names = {column: about for column in columns if (about := describe(column))}
+    names = {column: about for group in groups for column in group.row if (about := describe(column))}
     parts = ("mean", "half_width", "difference", "difference_half_width", "p_value", "ratio", "ratio_low", "ratio_high")
     facts = ("experiment", "training_settings", "regularizer_settings", "weight", "oracle")
     rows: list[list[object]] = [[*facts, "seeds", *(f"{name}_{part}" for name in names for part in parts)]]

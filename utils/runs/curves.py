@@ -71,7 +71,7 @@ def what_ran_away(rise: float | None) -> str:
     if rise is None or rise < RAN_AWAY:
         return ""
     end = f"the validation loss ended {100 * rise:.0f} % above its lowest value"
-    return f"{end}, so the training made the network worse; try a smaller regularizer weight or learning rate"
+    return f"{end}, so the last epochs made the network worse; try a smaller regularizer weight or learning rate"
 
 
 def _row(line: str) -> list[float] | None:

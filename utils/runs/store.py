@@ -138,7 +138,7 @@ def evaluated(run: Run, sampling: Sampling) -> Record:
 
 def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
     """Return what was trained, how it was sampled, and by which code."""
-    run, configuration, is_last = loaded.run, loaded.configuration, loaded.configuration.judges_last_weights
+    run, configuration = loaded.run, loaded.configuration
     changes = difference(configure(ANALYTICAL), configuration).items()
     return {
         "experiment": run.experiment,
@@ -147,7 +147,7 @@ def facts_of(loaded: Loaded, sampling: Sampling) -> dict[str, Any]:
         "epochs": loaded.epochs,
         "finished": loaded.checkpoint is None or is_finished(run),
         "checkpoint": loaded.checkpoint and loaded.checkpoint.name,  # last.ckpt where best.ckpt is damaged or missing
-        "rise_of_validation_loss": rise_of_validation_loss(run.curves_file) if is_last else None,
+        "rise_of_validation_loss": rise_of_validation_loss(run.curves_file),
         "code_version": code_version(),
         "sampling": sampling.model_dump(),
         "network_evaluations_per_sample": sampling.network_evaluations,
